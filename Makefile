@@ -1,0 +1,54 @@
+# make run trains; make test checks. make help lists the rest.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+# The packages with goroutines, which the race detector runs again.
+RACE := ./protocol ./actor ./replay ./learner ./monitor ./model ./model/internal/kernel
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help build run test bench fmt-check lint vuln generate-check cross-build clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## build bin/dreamfleet, static
+	$(BUILD) -o bin/dreamfleet ./cmd/dreamfleet
+
+run: build ## train the preset small; the same command again resumes it
+	bin/dreamfleet train --preset small --run runs/small
+
+test: ## vet, all tests with fuzz seeds, the race detector on the concurrent packages
+	go vet ./...
+	go test -timeout 8m ./...
+	go test -timeout 8m -race $(RACE)
+
+bench: build ## measure every part against the limits of this machine, some fifteen minutes
+	bin/dreamfleet bench
+
+fmt-check: ## fail when a file is not formatted
+	@files=$$(gofmt -l actor bench cmd env experiment learner model monitor protocol replay); \
+	if [ -n "$$files" ]; then echo "gofmt these:"; echo "$$files"; exit 1; fi
+
+lint: ## static analysis
+	go run $(STATICCHECK) ./...
+
+# Without the vulnerability database there is nothing to check against; everything else fails.
+vuln: ## known vulnerabilities in what is called
+	@if out=$$(go run $(GOVULNCHECK) ./... 2>&1); then echo "$$out"; \
+	elif echo "$$out" | grep -q 'govulncheck: fetching vulnerabilities:'; then \
+		echo "vulnerability check NOT DONE, its database cannot be reached: $$(echo "$$out" | grep fetching)"; \
+	else echo "$$out"; exit 1; fi
+
+generate-check: ## fail when generated files are not what their sources generate
+	go generate ./cmd/dreamfleet ./model/internal/kernel
+	git diff --exit-code -- docs/configuration.md model/internal/kernel
+
+cross-build: ## build for both architectures
+	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/dreamfleet-linux-amd64 ./cmd/dreamfleet
+	GOOS=linux GOARCH=arm64 $(BUILD) -o bin/dreamfleet-linux-arm64 ./cmd/dreamfleet
+
+clean: ## remove what was built; runs stay
+	rm -rf bin
