@@ -1,0 +1,328 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// paceBytes is sent between two round trips to the server. It keeps what
+	// is pending below the 16 MB from which a subscriber may be cut off (the
+	// server's max_pending is 64 MB); paced so, 80 MB to 8 subscribers took
+	// 1.06 s, unpaced 1.29 s.
+	paceBytes = 8 << 20
+	// keptVersions are served to late joiners. One in the making, one before
+	// it for those who are still fetching.
+	keptVersions = 2
+	// subscriberPending is how much a subscriber may be behind.
+	subscriberPending = 256 << 20
+	// fetchWindow frames are asked for at once: 2 MB on the way.
+	fetchWindow = 4
+
+	paramQueue     = "params"
+	requestTimeout = 5 * time.Second
+	// lossWait is how long an unfinished version may lack a frame before the
+	// missing ones are asked for.
+	lossWait = 500 * time.Millisecond
+	// pollWait is how long a subscriber hears nothing before it asks for the
+	// newest version: it may have been away during a broadcast.
+	pollWait = 5 * time.Second
+)
+
+// Broadcaster sends a learner's parameters to all subscribers and serves them
+// to those who missed some.
+type Broadcaster struct {
+	bus   *Bus
+	epoch uint64
+	sub   *nats.Subscription
+
+	mu   sync.Mutex
+	kept [][]ParamFrame // newest last
+}
+
+// NewBroadcaster takes a new epoch, higher than that of any learner of this
+// run before, and starts serving. Close it when done.
+func (b *Bus) NewBroadcaster(ctx context.Context) (*Broadcaster, error) {
+	epoch, err := b.nextEpoch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("learner's epoch: %w", err)
+	}
+	c := &Broadcaster{bus: b, epoch: epoch}
+	c.sub, err = b.nc.QueueSubscribe(paramGetSubject(b.cfg.Run), paramQueue, c.serve)
+	if err != nil {
+		return nil, fmt.Errorf("serve parameters: %w", b.cause(err))
+	}
+	return c, nil
+}
+
+// nextEpoch counts in milliseconds of wall-clock time, or one on from the
+// epoch before if that is more. So epochs rise even when the server's store
+// was lost, and when a clock goes wrong.
+func (b *Bus) nextEpoch(ctx context.Context) (uint64, error) {
+	kv, err := b.js.KeyValue(ctx, bucketCfg)
+	if err != nil {
+		return 0, err
+	}
+	key := b.cfg.Run + ".epoch"
+	for {
+		var last, revision uint64
+		entry, err := kv.Get(ctx, key)
+		switch {
+		case err == nil:
+			revision = entry.Revision()
+			if last, err = strconv.ParseUint(string(entry.Value()), 10, 63); err != nil {
+				return 0, fmt.Errorf("key %s: %w", key, err)
+			}
+		case !errors.Is(err, jetstream.ErrKeyNotFound):
+			return 0, err
+		}
+		epoch := max(last+1, uint64(time.Now().UnixMilli()))
+		_, err = kv.Update(ctx, key, strconv.AppendUint(nil, epoch, 10), revision)
+		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // another learner took it meanwhile
+			return epoch, err
+		}
+	}
+}
+
+// Publish broadcasts a blob, which must not be changed any more. The version
+// must be higher than the one before. A connection that breaks is no
+// error: the blob is kept, and subscribers fetch it when they find out.
+func (c *Broadcaster) Publish(ctx context.Context, version uint64, blob []byte) error {
+	frames, err := SplitParams(ParamID{c.epoch, version}, blob)
+	if err != nil {
+		return fmt.Errorf("broadcast parameters %d: %w", version, err)
+	}
+	if err := c.keep(frames); err != nil {
+		return fmt.Errorf("broadcast parameters %d: %w", version, err)
+	}
+	if err := c.send(ctx, frames); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.bus.counters.paramSendFailed.Add(1)
+		c.bus.log.Warn("broadcasting parameters broke off, subscribers will fetch them", "version", version, "error", err)
+		return nil
+	}
+	c.bus.counters.paramsSent.Add(1)
+	return nil
+}
+
+func (c *Broadcaster) keep(frames []ParamFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.kept); n > 0 && !frames[0].ID.After(c.kept[n-1][0].ID) {
+		return fmt.Errorf("version is not above %d, the one before", c.kept[n-1][0].ID.Version)
+	}
+	c.kept = append(c.kept, frames)
+	if len(c.kept) > keptVersions {
+		c.kept = append(c.kept[:0:0], c.kept[1:]...)
+	}
+	return nil
+}
+
+func (c *Broadcaster) send(ctx context.Context, frames []ParamFrame) error {
+	pending := 0
+	for i := range frames {
+		if pending += len(frames[i].Data); pending > paceBytes {
+			if err := c.flush(ctx); err != nil {
+				return err
+			}
+			pending = 0
+		}
+		if err := c.bus.nc.PublishMsg(frames[i].message(paramSubject(c.bus.cfg.Run))); err != nil {
+			return err
+		}
+	}
+	return c.flush(ctx)
+}
+
+func (c *Broadcaster) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return c.bus.nc.FlushWithContext(ctx)
+}
+
+// serve answers a request for a frame of the version that its headers name or,
+// without an index, for the first frame of the newest version if that is after
+// the one named.
+func (c *Broadcaster) serve(request *nats.Msg) {
+	reply := &nats.Msg{Header: nats.Header{headerGone: {"1"}}}
+	if frame := c.find(request.Header); frame != nil {
+		reply = frame.message("")
+	}
+	if err := request.RespondMsg(reply); err != nil {
+		c.bus.log.Warn("reply to a request for parameters", "error", err)
+	}
+}
+
+func (c *Broadcaster) find(header nats.Header) *ParamFrame {
+	epoch, epochErr := strconv.ParseUint(header.Get(headerEpoch), 10, 64)
+	version, versionErr := strconv.ParseUint(header.Get(headerVersion), 10, 64)
+	if epochErr != nil || versionErr != nil {
+		return nil
+	}
+	id := ParamID{epoch, version}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if header.Get(headerIndex) == "" {
+		if n := len(c.kept); n > 0 && c.kept[n-1][0].ID.After(id) {
+			return &c.kept[n-1][0]
+		}
+		return nil
+	}
+	index, err := strconv.ParseUint(header.Get(headerIndex), 10, 31)
+	for _, frames := range c.kept {
+		if err == nil && frames[0].ID == id && index < uint64(len(frames)) {
+			return &frames[index]
+		}
+	}
+	return nil
+}
+
+// Close stops serving.
+func (c *Broadcaster) Close() error { return c.sub.Unsubscribe() }
+
+// FollowParams hands every newer parameter blob to deliver, verified, the
+// newest at the start included, until ctx ends, whose error it returns. Of
+// versions that come faster than they can be taken only the newest is
+// delivered. Version 0 never comes from a learner that counts from 1. The
+// blob belongs to deliver.
+func (b *Bus) FollowParams(ctx context.Context, deliver func(version uint64, blob []byte)) error {
+	sub, err := b.nc.SubscribeSync(paramSubject(b.cfg.Run))
+	if err != nil {
+		return fmt.Errorf("follow parameters: %w", b.cause(err))
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	if err := sub.SetPendingLimits(-1, subscriberPending); err != nil {
+		return fmt.Errorf("follow parameters: %w", err)
+	}
+	f := &follower{bus: b, deliver: deliver}
+	if err := pause(ctx, b.cfg.Jitter(lossWait)); err != nil {
+		return err
+	}
+	f.fetch(ctx)
+	for ctx.Err() == nil {
+		msg, err := next(ctx, sub, f.patience())
+		switch {
+		case err == nil:
+			f.take(msg)
+		case ctx.Err() != nil:
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+			f.fetch(ctx)
+		case errors.Is(err, nats.ErrSlowConsumer): // counted by the async handler; what is lost is fetched
+		default:
+			return fmt.Errorf("follow parameters: %w", b.cause(err))
+		}
+	}
+	return ctx.Err()
+}
+
+func next(ctx context.Context, sub *nats.Subscription, patience time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
+}
+
+// follower is one subscriber's assembly of parameters.
+type follower struct {
+	bus     *Bus
+	deliver func(version uint64, blob []byte)
+	parts   Assembler
+}
+
+// patience is how long to wait for the next frame before asking.
+func (f *follower) patience() time.Duration {
+	if _, missing := f.parts.Missing(); len(missing) > 0 || f.parts.Newest() == (ParamID{}) {
+		return lossWait + f.bus.cfg.Jitter(lossWait)
+	}
+	return pollWait + f.bus.cfg.Jitter(pollWait)
+}
+
+// take adds a message's frame and delivers the blob that it completes.
+func (f *follower) take(msg *nats.Msg) {
+	frame, err := parseFrame(msg.Header.Get, msg.Data)
+	var blob []byte
+	if err == nil {
+		blob, err = f.parts.Add(frame)
+	}
+	switch {
+	case errors.Is(err, errStale):
+		f.bus.counters.paramsStale.Add(1)
+	case err != nil:
+		f.bus.counters.paramsCorrupt.Add(1)
+		f.bus.log.Warn("parameter frame refused", "reason", Reason(err), "error", err)
+	case blob != nil:
+		f.bus.counters.paramsReceived.Add(1)
+		f.deliver(frame.ID.Version, blob)
+	}
+}
+
+// fetch asks for what is missing: first, if no version is in hand, for the
+// first frame of a newer one, then for the others, fetchWindow at a time.
+func (f *follower) fetch(ctx context.Context) {
+	if _, missing := f.parts.Missing(); len(missing) == 0 && !f.accept(f.request(ctx, requestHeader(f.parts.Newest()))) {
+		return
+	}
+	id, missing := f.parts.Missing()
+	for len(missing) > 0 {
+		n := min(fetchWindow, len(missing))
+		if !f.askFor(ctx, id, missing[:n]) {
+			return
+		}
+		missing = missing[n:]
+	}
+}
+
+// askFor requests some frames at once and takes in the replies.
+func (f *follower) askFor(ctx context.Context, id ParamID, indexes []int) bool {
+	replies := make(chan *nats.Msg, len(indexes))
+	for _, index := range indexes {
+		header := requestHeader(id)
+		header.Set(headerIndex, strconv.Itoa(index))
+		go func() { replies <- f.request(ctx, header) }()
+	}
+	all := true
+	for range indexes {
+		all = f.accept(<-replies) && all
+	}
+	return all
+}
+
+func requestHeader(id ParamID) nats.Header {
+	return nats.Header{
+		headerEpoch:   {strconv.FormatUint(id.Epoch, 10)},
+		headerVersion: {strconv.FormatUint(id.Version, 10)},
+	}
+}
+
+// request returns nil when there is no answer; a later round asks again.
+func (f *follower) request(ctx context.Context, header nats.Header) *nats.Msg {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	msg, err := f.bus.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: paramGetSubject(f.bus.cfg.Run), Header: header})
+	if err != nil {
+		return nil
+	}
+	return msg
+}
+
+// accept takes in a reply and reports whether it held a frame.
+func (f *follower) accept(reply *nats.Msg) bool {
+	switch {
+	case reply == nil:
+		return false
+	case reply.Header.Get(headerGone) != "":
+		f.parts.Drop() // a newer version is there, the next round starts on it
+		return false
+	}
+	f.bus.counters.paramsFetched.Add(1)
+	f.take(reply)
+	return true
+}

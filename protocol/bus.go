@@ -1,0 +1,300 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// BusConfig says where the bus is and who is connecting. Zero values of the
+// second half stand for the defaults named there.
+type BusConfig struct {
+	Server      *Server // connect in process to this server; nil: connect to URL
+	URL         string  // nats:// or tls:// addresses, separated by commas
+	Credentials string  // file with an NKey seed or JWT credentials; empty: the Server's own key, or none
+	CA          string  // PEM file of the authority that signed the server's certificate; may be empty
+
+	Run  string // name of the run, see ValidName
+	Role Role
+	Name string // of this process within its role, see ValidName
+
+	TrajBytes       int64         // bound of stream TRAJ; default 1 GiB, some 10 000 chunks of 100 KB
+	TrajAge         time.Duration // chunks older than this are dropped unread; default 1 h
+	DeadBytes       int64         // bound of stream DEAD; default 64 MiB
+	CheckpointBytes int64         // bound of object store CKPT; default 4 GiB
+	Replicas        int           // of streams and buckets; default 1
+
+	AckWait      time.Duration // a chunk not acknowledged for so long is delivered again; default 30 s
+	HeartbeatTTL time.Duration // a process silent for so long is gone; at least 1 s, default 10 s
+
+	// Jitter returns a random delay in [0, max), so that a thousand processes
+	// do not ask for the same thing at once; nil: uniform.
+	Jitter func(max time.Duration) time.Duration
+}
+
+// ErrDisconnected is the cause of a request that failed for want of a
+// connection. The client goes on trying to reconnect.
+var ErrDisconnected = errors.New("not connected to the bus")
+
+// Bus is one role's connection, with the methods of every role; permissions
+// decide which of them the server lets through. It is safe for concurrent
+// use. It survives losses of the connection for ever; nothing is buffered
+// meanwhile, so whatever is not acknowledged must be sent again.
+type Bus struct {
+	cfg      BusConfig
+	log      hclog.Logger
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	counters counters
+
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	inFlight chan struct{}  // a token for every unacknowledged chunk
+	pending  sync.WaitGroup // goroutines awaiting acknowledgements
+}
+
+const (
+	// maxInFlight bounds unacknowledged chunks. 16 to 128 keep the stream busy
+	// without its input queue answering 429, as it does at the library's 4000.
+	maxInFlight = 32
+	// publishTimeout is how long an acknowledgement may take.
+	publishTimeout = 10 * time.Second
+	// reconnectWait and its jitter space attempts at reconnecting.
+	reconnectWait   = 250 * time.Millisecond
+	reconnectJitter = 250 * time.Millisecond
+	// headerRoom is left for headers, which count for the server's max_payload.
+	headerRoom = 4 << 10
+)
+
+// Connect connects and sets up the streams and buckets that are the role's to
+// set up; it waits for the server until ctx ends. Existing ones are checked,
+// and an error names the first setting that does not fit.
+func Connect(ctx context.Context, cfg BusConfig, log hclog.Logger) (*Bus, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	b := &Bus{cfg: cfg, log: log, inFlight: make(chan struct{}, maxInFlight)}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	if err := b.dial(ctx); err != nil {
+		b.Close()
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	if err := b.ensure(ctx); err != nil {
+		b.Close()
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	return b, nil
+}
+
+func (c *BusConfig) fill() error {
+	if (c.Server == nil) == (c.URL == "") {
+		return errors.New("give either an embedded server or the URL of one")
+	}
+	if err := checkName("run", c.Run); err != nil {
+		return err
+	}
+	if err := checkName("name", c.Name); err != nil {
+		return err
+	}
+	if !c.Role.valid() {
+		return fmt.Errorf("role is %q: the roles are %v", c.Role, Roles)
+	}
+	if c.Credentials == "" && c.Server != nil && c.Server.keys != "" {
+		c.Credentials = keyFile(c.Server.keys, c.Role)
+	}
+	setDefault(&c.TrajBytes, 1<<30)
+	setDefault(&c.TrajAge, time.Hour)
+	setDefault(&c.DeadBytes, 64<<20)
+	setDefault(&c.CheckpointBytes, 4<<30)
+	setDefault(&c.Replicas, 1)
+	setDefault(&c.AckWait, 30*time.Second)
+	setDefault(&c.HeartbeatTTL, 10*time.Second)
+	if c.Jitter == nil {
+		c.Jitter = func(max time.Duration) time.Duration { return rand.N(max) }
+	}
+	for _, bound := range []struct {
+		field  string
+		v, low int64
+	}{
+		{"bytes of the trajectory stream", c.TrajBytes, MaxMessage},
+		{"bytes of the dead-letter stream", c.DeadBytes, MaxMessage},
+		{"bytes of the checkpoint store", c.CheckpointBytes, 1 << 20},
+	} {
+		if bound.v < bound.low {
+			return fmt.Errorf("%s are %d, at least %d", bound.field, bound.v, bound.low)
+		}
+	}
+	if c.TrajAge < dedupeWindow {
+		return fmt.Errorf("age of the trajectory stream is %v, at least %v", c.TrajAge, dedupeWindow)
+	}
+	if c.HeartbeatTTL < time.Second {
+		return fmt.Errorf("heartbeat's life is %v, at least 1s: the server counts in seconds", c.HeartbeatTTL)
+	}
+	return nil
+}
+
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+func (b *Bus) dial(ctx context.Context) error {
+	closed := make(chan struct{})
+	connected := make(chan struct{})
+	opts := []nats.Option{
+		nats.Name(b.cfg.Run + "/" + string(b.cfg.Role) + "/" + b.cfg.Name),
+		nats.CustomInboxPrefix(b.cfg.Role.inbox()),
+		nats.RetryOnFailedConnect(true), // roles start in any order
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, 2*reconnectJitter),
+		nats.ReconnectBufSize(-1), // what is buffered there can be lost without a word
+		// A client of a cut-off server hangs for as long as this, a minute by
+		// default.
+		nats.FlusherTimeout(time.Second),
+		nats.PingInterval(10 * time.Second),
+		nats.ConnectHandler(func(*nats.Conn) { close(connected) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
+		nats.ErrorHandler(b.asyncError),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				b.counters.disconnects.Add(1)
+				b.log.Warn("connection to the bus is lost", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			b.counters.reconnects.Add(1)
+			b.log.Info("connection to the bus is back", "server", nc.ConnectedServerName())
+		}),
+	}
+	if b.cfg.CA != "" {
+		opts = append(opts, nats.RootCAs(b.cfg.CA))
+	}
+	if b.cfg.Credentials != "" {
+		opt, err := credentials(b.cfg.Credentials)
+		if err != nil {
+			return err
+		}
+		opts = append(opts, opt)
+	}
+	if b.cfg.Server != nil {
+		opts = append(opts, nats.InProcessServer(b.cfg.Server.server))
+	}
+	nc, err := nats.Connect(b.cfg.URL, opts...)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", b.where(), err)
+	}
+	b.nc = nc
+	select {
+	case <-connected:
+	case <-closed: // after the server has refused the credentials
+		return fmt.Errorf("connect to %s: %w", b.where(), nc.LastError())
+	case <-ctx.Done():
+		err := ctx.Err()
+		if last := nc.LastError(); last != nil {
+			err = fmt.Errorf("%w; last: %w", err, last)
+		}
+		return fmt.Errorf("connect to %s: %w", b.where(), err)
+	}
+	b.js, err = jetstream.New(nc,
+		jetstream.WithPublishAsyncMaxPending(2*maxInFlight), // never reached: inFlight bounds it
+		jetstream.WithPublishAsyncTimeout(publishTimeout))
+	return err
+}
+
+func (b *Bus) where() string {
+	if b.cfg.Server != nil {
+		return "the embedded server"
+	}
+	return b.cfg.URL
+}
+
+// credentials reads either kind of file.
+func credentials(path string) (nats.Option, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("credentials: %w", err)
+	}
+	if strings.Contains(string(content), "BEGIN NATS USER JWT") {
+		return nats.UserCredentials(path), nil
+	}
+	opt, err := nats.NkeyOptionFromSeed(path)
+	if err != nil {
+		return nil, fmt.Errorf("credentials in %s: %w", path, err)
+	}
+	return opt, nil
+}
+
+// asyncError hears what no call returns: above all a permission denial, after
+// which the call in question just times out.
+func (b *Bus) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		b.counters.denied.Add(1)
+		b.log.Error("the bus denied this role a subject", "role", b.cfg.Role, "error", err)
+	case errors.Is(err, nats.ErrSlowConsumer):
+		b.counters.slowConsumers.Add(1)
+		b.log.Warn("messages were dropped for a slow subscriber", "subject", subject)
+	default:
+		b.counters.asyncErrors.Add(1)
+		b.log.Warn("error on the bus", "subject", subject, "error", err)
+	}
+}
+
+// Connected reports whether the connection stands at this moment.
+func (b *Bus) Connected() bool { return b.nc.IsConnected() }
+
+// Close gives up what is under way and closes the connection. Callbacks of
+// PublishChunk have all been called when it returns.
+func (b *Bus) Close() {
+	b.cancel()
+	b.pending.Wait()
+	if b.nc != nil {
+		b.nc.Close()
+	}
+}
+
+// fits refuses a message that the server would refuse by closing the
+// connection.
+func (b *Bus) fits(what string, n int) error {
+	if limit := b.nc.MaxPayload() - headerRoom; int64(n) > limit {
+		return fmt.Errorf("%s has %d bytes and the server takes %d: raise its max_payload or send less at a time: %w", what, n, limit, ErrTooLarge)
+	}
+	return nil
+}
+
+// cause puts ErrDisconnected in front of an error that has it as its reason.
+func (b *Bus) cause(err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrDisconnected) ||
+		errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrConnectionClosed) {
+		return fmt.Errorf("%w: %w", ErrDisconnected, err)
+	}
+	return err
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,246 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrFull says that the trajectory stream has reached its bound: the replay
+// is behind. Back off and send again.
+var ErrFull = errors.New("the trajectory stream is full")
+
+// streamStoreFailed is the server's error code for a message its stream would
+// not store, as with discard new at the bound.
+const streamStoreFailed = 10077
+
+// PublishChunk sends a chunk to the trajectory stream. It blocks while 32
+// chunks await their acknowledgement. When it returns nil, done is called
+// exactly once, from another goroutine, with the outcome for the chunk
+// numbered seq: nil once the stream has stored it. After an error, returned
+// or told to done, the chunk may be sent again; the stream drops what it has
+// stored already. Errors wrap ErrDisconnected, ErrFull, ErrTooLarge or
+// ErrCorrupt where one of these is the cause.
+func (b *Bus) PublishChunk(ctx context.Context, c *Chunk, done func(seq uint64, err error)) error {
+	data, err := c.AppendTo(nil)
+	if err != nil {
+		return err
+	}
+	if c.Run != b.cfg.Run {
+		return fmt.Errorf("chunk of run %s on the bus of run %s: %w", c.Run, b.cfg.Run, ErrCorrupt)
+	}
+	if err := b.fits("chunk", len(data)); err != nil {
+		return err
+	}
+	select {
+	case b.inFlight <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.ctx.Done():
+		return ErrDisconnected
+	}
+	future, err := b.js.PublishMsgAsync(&nats.Msg{Subject: trajSubject(c.Run, c.Actor), Data: data},
+		jetstream.WithMsgID(c.MessageID()), jetstream.WithExpectStream(streamTraj))
+	if err != nil {
+		<-b.inFlight
+		b.counters.publishFailed.Add(1)
+		return fmt.Errorf("publish chunk %s: %w", c.MessageID(), b.cause(err))
+	}
+	id, seq := c.MessageID(), c.Seq
+	b.pending.Go(func() {
+		err := b.await(future)
+		<-b.inFlight
+		if err != nil {
+			b.counters.publishFailed.Add(1)
+			err = fmt.Errorf("publish chunk %s: %w", id, err)
+		}
+		done(seq, err)
+	})
+	return nil
+}
+
+// await waits for a future, which ends by itself after publishTimeout.
+func (b *Bus) await(future jetstream.PubAckFuture) error {
+	select {
+	case ack := <-future.Ok():
+		b.counters.published.Add(1)
+		if ack.Duplicate {
+			b.counters.duplicates.Add(1)
+		}
+		return nil
+	case err := <-future.Err():
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.ErrorCode == streamStoreFailed {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return b.cause(err)
+	case <-b.ctx.Done():
+		return ErrDisconnected
+	}
+}
+
+// ChunkMsg is a chunk delivered from the trajectory stream. Exactly one of
+// Ack, Nak and Reject settles it; unsettled it comes again after AckWait. They
+// may be called from any goroutine, after ConsumeChunks has gone on.
+type ChunkMsg struct {
+	Chunk   *Chunk
+	Pending uint64 // chunks of the run that waited behind this one when it was sent
+
+	bus *Bus
+	msg jetstream.Msg
+}
+
+// Ack says that the chunk is on disk. The acknowledgement itself may get lost
+// and the chunk come again: inserting must be idempotent.
+func (m *ChunkMsg) Ack() error { return m.msg.Ack() }
+
+// Nak asks for the chunk again, after delay.
+func (m *ChunkMsg) Nak(delay time.Duration) error { return m.msg.NakWithDelay(delay) }
+
+// Reject puts the chunk into the dead-letter stream, counted by Reason(why).
+// It is for a chunk that decodes but does not fit, in its widths for example.
+func (m *ChunkMsg) Reject(ctx context.Context, why error) { m.bus.deadLetter(ctx, m.msg, why) }
+
+const (
+	// fetchBatch and fetchWait bound one pull. A pull is consumed before the
+	// next is asked for, so that nothing overflows while the handler blocks.
+	// A pull is not broken off, since what the server has sent by then would
+	// be missing until AckWait; so fetchWait is also how long an end may take.
+	fetchBatch = 32
+	fetchWait  = time.Second
+	// retryWait spaces attempts at what the server does not answer yet.
+	retryWait = 250 * time.Millisecond
+)
+
+// ConsumeChunks hands the run's chunks to handler, one at a time, until ctx
+// ends, whose error it returns. A blocking handler holds back delivery. It
+// survives lost connections and a server that comes up later. A message that
+// cannot be decoded is counted by reason, put into the dead-letter stream and
+// skipped.
+func (b *Bus) ConsumeChunks(ctx context.Context, handler func(*ChunkMsg)) error {
+	for ctx.Err() == nil {
+		if err := b.consume(ctx, handler); ctx.Err() == nil {
+			b.log.Warn("consuming chunks broke off, trying again", "error", err)
+			_ = pause(ctx, retryWait) // ctx is looked at above
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *Bus) consume(ctx context.Context, handler func(*ChunkMsg)) error {
+	want := jetstream.ConsumerConfig{
+		Durable:       consumerName(b.cfg.Run),
+		Description:   "the replay of run " + b.cfg.Run,
+		FilterSubject: trajSubject(b.cfg.Run, "*"),
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       b.cfg.AckWait,
+		MaxAckPending: maxAckPending,
+		MaxDeliver:    -1,
+	}
+	consumer, err := b.js.CreateOrUpdateConsumer(ctx, streamTraj, want)
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", want.Durable, err)
+	}
+	for {
+		if err := b.consumeBatch(ctx, consumer, handler); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *Bus) consumeBatch(ctx context.Context, consumer jetstream.Consumer, handler func(*ChunkMsg)) error {
+	batch, err := consumer.Fetch(fetchBatch, jetstream.FetchMaxWait(fetchWait))
+	if err != nil {
+		return err
+	}
+	for msg := range batch.Messages() {
+		if ctx.Err() != nil {
+			// Delivered but not taken: let the next consumer have it soon, and
+			// this pull not again.
+			if err := msg.NakWithDelay(fetchWait); err != nil {
+				return err
+			}
+			continue
+		}
+		b.deliver(ctx, msg, handler)
+	}
+	if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+		return err
+	}
+	return ctx.Err()
+}
+
+func (b *Bus) deliver(ctx context.Context, msg jetstream.Msg, handler func(*ChunkMsg)) {
+	chunk, err := DecodeChunk(msg.Data(), Limits{})
+	if err == nil && trajSubject(chunk.Run, chunk.Actor) != msg.Subject() {
+		err = fmt.Errorf("chunk of actor %s of run %s on subject %s: %w", chunk.Actor, chunk.Run, msg.Subject(), ErrCorrupt)
+	}
+	if err != nil {
+		b.deadLetter(ctx, msg, err)
+		return
+	}
+	b.counters.consumed.Add(1)
+	m := &ChunkMsg{Chunk: chunk, bus: b, msg: msg}
+	if meta, err := msg.Metadata(); err == nil {
+		m.Pending = meta.NumPending
+		if meta.NumDelivered > 1 {
+			b.counters.redelivered.Add(1)
+		}
+	}
+	handler(m)
+}
+
+// Headers of a message in the dead-letter stream.
+const (
+	headerReason  = "Df-Reason"
+	headerSubject = "Df-Subject"
+	headerError   = "Df-Error"
+
+	maxDeadError = 1 << 10
+)
+
+// deadLetter keeps the message in DEAD and then takes it off the work queue.
+// Where it cannot be kept it stays on the queue and comes again.
+func (b *Bus) deadLetter(ctx context.Context, msg jetstream.Msg, why error) {
+	reason := reasonIndex(why)
+	text := why.Error()
+	data := msg.Data()
+	if room := b.nc.MaxPayload() - headerRoom; int64(len(data)) > room {
+		data = data[:max(0, room)]
+	}
+	dead := &nats.Msg{Subject: deadSubject(b.cfg.Run), Data: data, Header: nats.Header{
+		headerReason:  {reasons[reason]},
+		headerSubject: {msg.Subject()},
+		headerError:   {headerText(text)},
+	}}
+	var opts []jetstream.PublishOpt
+	if meta, err := msg.Metadata(); err == nil { // so that a second delivery is not kept twice
+		opts = append(opts, jetstream.WithMsgID(fmt.Sprintf("%s-%d", meta.Stream, meta.Sequence.Stream)))
+	}
+	_, err := b.js.PublishMsg(ctx, dead, opts...)
+	if err == nil {
+		err = msg.TermWithReason(reasons[reason])
+	}
+	if err != nil {
+		b.counters.deadLetterLost.Add(1)
+		b.log.Warn("a bad message could not be dead-lettered, it will come again", "subject", msg.Subject(), "error", err)
+		return
+	}
+	b.counters.deadLettered[reason].Add(1)
+	b.log.Warn("bad message dead-lettered", "subject", msg.Subject(), "reason", reasons[reason], "error", text)
+}
+
+// headerText makes s fit for a header line.
+func headerText(s string) string {
+	clean := []byte(s[:min(len(s), maxDeadError)])
+	for i, c := range clean {
+		if c < ' ' || c > '~' {
+			clean[i] = '?'
+		}
+	}
+	return string(clean)
+}

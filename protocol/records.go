@@ -1,0 +1,192 @@
+package protocol
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// MaxConfig is the largest configuration in bytes.
+	MaxConfig    = 256 << 10
+	maxHeartbeat = 16 << 10
+	maxFlow      = 1 << 10
+	// configPoll is how often a role that waits for the configuration looks.
+	configPoll = 500 * time.Millisecond
+)
+
+// PutConfig stores the run's configuration, opaque bytes here, for every role
+// to read.
+func (b *Bus) PutConfig(ctx context.Context, data []byte) error {
+	if len(data) > MaxConfig {
+		return fmt.Errorf("configuration of %d bytes, at most %d: %w", len(data), MaxConfig, ErrTooLarge)
+	}
+	kv, err := b.js.KeyValue(ctx, bucketCfg)
+	if err == nil {
+		_, err = kv.Put(ctx, b.cfg.Run+".config", data)
+	}
+	if err != nil {
+		return fmt.Errorf("store the configuration: %w", b.cause(err))
+	}
+	return nil
+}
+
+// GetConfig returns the run's configuration. It waits for it until ctx ends,
+// since the role that stores it may start last.
+func (b *Bus) GetConfig(ctx context.Context) ([]byte, error) {
+	for told := false; ; told = true {
+		data, err := b.getConfig(ctx)
+		if err == nil {
+			return data, nil
+		}
+		if !told {
+			b.log.Info("waiting for the run's configuration", "run", b.cfg.Run, "reason", err)
+		}
+		if pauseErr := pause(ctx, configPoll); pauseErr != nil {
+			return nil, fmt.Errorf("wait for the configuration of run %s: %w; last: %w", b.cfg.Run, pauseErr, err)
+		}
+	}
+}
+
+func (b *Bus) getConfig(ctx context.Context) ([]byte, error) {
+	kv, err := b.js.KeyValue(ctx, bucketCfg)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := kv.Get(ctx, b.cfg.Run+".config")
+	if err != nil {
+		return nil, err
+	}
+	return entry.Value(), nil
+}
+
+// Heartbeat is a living process's last word.
+type Heartbeat struct {
+	Role   Role
+	Name   string
+	Status []byte    // what the process says of itself
+	Time   time.Time // when, by the server's clock
+}
+
+// Heartbeat stores status() under the process's name three times in
+// HeartbeatTTL, until ctx ends, whose error it returns. A heartbeat that could
+// not be sent is counted and not repeated.
+func (b *Bus) Heartbeat(ctx context.Context, status func() []byte) error {
+	subject := "$KV." + bucketHB + "." + b.cfg.Run + "." + string(b.cfg.Role) + "." + b.cfg.Name
+	for ctx.Err() == nil {
+		if err := b.beat(ctx, subject, status()); err != nil && ctx.Err() == nil {
+			b.counters.heartbeatLost.Add(1)
+			b.log.Debug("heartbeat is lost", "error", err)
+		}
+		_ = pause(ctx, b.cfg.HeartbeatTTL/3) // ctx is looked at above
+	}
+	return ctx.Err()
+}
+
+// beat publishes to the key's subject, since a bucket's Update takes no TTL.
+func (b *Bus) beat(ctx context.Context, subject string, status []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.HeartbeatTTL)
+	defer cancel()
+	_, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: status}, jetstream.WithMsgTTL(b.cfg.HeartbeatTTL))
+	return err
+}
+
+// Heartbeats lists the run's living processes, by role and name.
+func (b *Bus) Heartbeats(ctx context.Context) ([]Heartbeat, error) {
+	kv, err := b.js.KeyValue(ctx, bucketHB)
+	if err != nil {
+		return nil, fmt.Errorf("list heartbeats: %w", b.cause(err))
+	}
+	watcher, err := kv.Watch(ctx, b.cfg.Run+".>", jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, fmt.Errorf("list heartbeats: %w", b.cause(err))
+	}
+	defer func() { _ = watcher.Stop() }() // fails only on a closed connection
+	var all []Heartbeat
+	for {
+		select {
+		case entry := <-watcher.Updates():
+			if entry == nil { // all that is there has been told
+				slices.SortFunc(all, func(x, y Heartbeat) int {
+					return cmp.Or(cmp.Compare(x.Role, y.Role), cmp.Compare(x.Name, y.Name))
+				})
+				return all, nil
+			}
+			if part := strings.Split(entry.Key(), "."); len(part) == 3 {
+				all = append(all, Heartbeat{Role: Role(part[1]), Name: part[2], Status: entry.Value(), Time: entry.Created()})
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("list heartbeats: %w", ctx.Err())
+		}
+	}
+}
+
+// Flow is what the replay tells the actors: whether to stop stepping, why, and
+// how far it is.
+type Flow struct {
+	Hold    bool   `json:"hold"`
+	Reason  string `json:"reason"`  // in words, for the log; at most 256 bytes are sent
+	Inserts uint64 `json:"inserts"` // steps inserted
+	Samples uint64 `json:"samples"` // steps sampled
+}
+
+// PublishFlow tells all actors. It is not acknowledged: tell them again and
+// again.
+func (b *Bus) PublishFlow(f Flow) error {
+	f.Reason = f.Reason[:min(len(f.Reason), 256)]
+	data, err := json.Marshal(f)
+	if err == nil {
+		err = b.nc.Publish(flowSubject(b.cfg.Run), data)
+	}
+	if err != nil {
+		return fmt.Errorf("publish flow: %w", b.cause(err))
+	}
+	return nil
+}
+
+// FollowFlow hands every flow message to handler until ctx ends, whose error
+// it returns.
+func (b *Bus) FollowFlow(ctx context.Context, handler func(Flow)) error {
+	sub, err := b.nc.SubscribeSync(flowSubject(b.cfg.Run))
+	if err != nil {
+		return fmt.Errorf("follow flow: %w", b.cause(err))
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+	for {
+		msg, err := sub.NextMsgWithContext(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, nats.ErrSlowConsumer): // only the newest matters
+			continue
+		case err != nil:
+			return fmt.Errorf("follow flow: %w", b.cause(err))
+		}
+		flow, err := decodeFlow(msg.Data)
+		if err != nil {
+			b.counters.flowBad.Add(1)
+			b.log.Warn("bad flow message", "error", err)
+			continue
+		}
+		handler(flow)
+	}
+}
+
+func decodeFlow(data []byte) (Flow, error) {
+	if len(data) > maxFlow {
+		return Flow{}, fmt.Errorf("flow message of %d bytes, at most %d: %w", len(data), maxFlow, ErrTooLarge)
+	}
+	var f Flow
+	if err := json.Unmarshal(data, &f); err != nil {
+		return Flow{}, fmt.Errorf("flow message: %w: %w", err, ErrCorrupt)
+	}
+	return f, nil
+}

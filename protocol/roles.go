@@ -1,0 +1,72 @@
+package protocol
+
+import "github.com/nats-io/nats-server/v2/server"
+
+// Role is what a process does on the bus. It decides what the process may
+// publish and subscribe to, and which streams and buckets it sets up.
+type Role string
+
+// The roles. An operator may do everything: it watches, administers and, in
+// tests, plays any part.
+const (
+	RoleActor    Role = "actor"
+	RoleReplay   Role = "replay"
+	RoleLearner  Role = "learner"
+	RoleOperator Role = "operator"
+)
+
+// Roles are all roles.
+var Roles = [...]Role{RoleActor, RoleReplay, RoleLearner, RoleOperator}
+
+func (r Role) valid() bool {
+	for _, role := range Roles {
+		if r == role {
+			return true
+		}
+	}
+	return false
+}
+
+// inbox is the role's prefix of reply subjects: one each, so that no role can
+// listen to another's replies.
+func (r Role) inbox() string { return "_INBOX_" + string(r) }
+
+// permissions lists what a role may say and hear, for any run. The operator's
+// are nil: everything.
+func (r Role) permissions() *server.Permissions {
+	switch r {
+	case RoleActor:
+		return allow(
+			[]string{
+				"traj.*.*", "params.*.get", "$KV.hb.>",
+				"$JS.API.STREAM.INFO.KV_cfg", "$JS.API.DIRECT.GET.KV_cfg.>",
+			},
+			[]string{"params.*.chunk", "flow.*", r.inbox() + ".>"})
+	case RoleReplay:
+		return allow(
+			[]string{
+				"flow.*", "dead.*", "$KV.hb.>", "$SRV.>", RoleLearner.inbox() + ".>",
+				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*",
+				"$JS.API.CONSUMER.CREATE.TRAJ.>", "$JS.API.CONSUMER.INFO.TRAJ.*",
+				"$JS.API.CONSUMER.MSG.NEXT.TRAJ.*", "$JS.ACK.TRAJ.>",
+				"$JS.API.DIRECT.GET.KV_cfg.>",
+			},
+			[]string{"batch.*.*", "$SRV.>", r.inbox() + ".>"})
+	case RoleLearner:
+		return allow(
+			[]string{
+				"params.*.chunk", "batch.*.*", RoleActor.inbox() + ".>",
+				"$KV.>", "$O.CKPT.>", "$JS.API.>", "$JS.FC.>",
+			},
+			[]string{"params.*.get", "flow.*", r.inbox() + ".>"})
+	default:
+		return nil
+	}
+}
+
+func allow(publish, subscribe []string) *server.Permissions {
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: publish},
+		Subscribe: &server.SubjectPermission{Allow: subscribe},
+	}
+}

@@ -1,0 +1,154 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Streams and buckets. They are shared by all runs on a server; subjects and
+// keys begin with the run's name.
+const (
+	streamTraj = "TRAJ"
+	streamDead = "DEAD"
+	bucketCfg  = "cfg"
+	bucketHB   = "hb"
+	storeCkpt  = "CKPT"
+
+	// dedupeWindow is how long a stream remembers message ids. After it the
+	// replay's own check drops repetitions.
+	dedupeWindow = 2 * time.Minute
+	// maxAckPending bounds chunks delivered and not acknowledged: enough to
+	// have one fsync'd write of the replay cover a few hundred.
+	maxAckPending = 256
+)
+
+func trajSubject(run, actor string) string { return "traj." + run + "." + actor }
+func deadSubject(run string) string        { return "dead." + run }
+func paramSubject(run string) string       { return "params." + run + ".chunk" }
+func paramGetSubject(run string) string    { return "params." + run + ".get" }
+func flowSubject(run string) string        { return "flow." + run }
+func sampleSubject(run string) string      { return "batch." + run + ".get" }
+func refreshSubject(run string) string     { return "batch." + run + ".refresh" }
+func consumerName(run string) string       { return "replay-" + run }
+
+// streams are what the role sets up: the replay its input, the learner its
+// checkpoints, both the buckets that all read, an operator everything. Buckets
+// and object stores are streams of the shape that NATS's ADR-8 and ADR-20 give
+// them.
+func (b *Bus) streams() []jetstream.StreamConfig {
+	traj := jetstream.StreamConfig{
+		Name: streamTraj, Subjects: []string{"traj.>"}, Description: "trajectory chunks, until the replay has them on disk",
+		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
+		MaxBytes: b.cfg.TrajBytes, MaxAge: b.cfg.TrajAge, MaxMsgSize: MaxMessage, Duplicates: dedupeWindow,
+	}
+	dead := jetstream.StreamConfig{
+		Name: streamDead, Subjects: []string{"dead.>"}, Description: "messages that could not be decoded",
+		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
+		MaxBytes: b.cfg.DeadBytes, MaxAge: 7 * 24 * time.Hour, MaxMsgSize: MaxMessage, Duplicates: dedupeWindow,
+	}
+	cfg := jetstream.StreamConfig{
+		Name: "KV_" + bucketCfg, Subjects: []string{"$KV." + bucketCfg + ".>"}, Description: "runs' configurations and pointers",
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1,
+		MaxBytes: 64 << 20, MaxMsgSize: MaxConfig, Duplicates: dedupeWindow,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true,
+	}
+	hb := jetstream.StreamConfig{
+		Name: "KV_" + bucketHB, Subjects: []string{"$KV." + bucketHB + ".>"}, Description: "heartbeats, gone when not renewed",
+		Storage: jetstream.MemoryStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1,
+		MaxBytes: 16 << 20, MaxMsgSize: maxHeartbeat, Duplicates: dedupeWindow,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
+	}
+	ckpt := jetstream.StreamConfig{
+		Name: "OBJ_" + storeCkpt, Subjects: []string{"$O." + storeCkpt + ".C.>", "$O." + storeCkpt + ".M.>"}, Description: "checkpoints",
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
+		MaxBytes: b.cfg.CheckpointBytes, Duplicates: dedupeWindow,
+		AllowRollup: true, AllowDirect: true,
+	}
+	var all []jetstream.StreamConfig
+	switch b.cfg.Role {
+	case RoleReplay:
+		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
+	case RoleLearner:
+		all = []jetstream.StreamConfig{cfg, hb, ckpt}
+	case RoleOperator:
+		all = []jetstream.StreamConfig{traj, dead, cfg, hb, ckpt}
+	}
+	for i := range all {
+		all[i].Replicas = b.cfg.Replicas
+	}
+	return all
+}
+
+// ensure creates what is missing and checks what is there.
+func (b *Bus) ensure(ctx context.Context) error {
+	for _, want := range b.streams() {
+		if err := b.ensureStream(ctx, want); err != nil {
+			return fmt.Errorf("stream %s: %w", want.Name, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
+	stream, err := b.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = b.js.CreateStream(ctx, want)
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return err
+		}
+		stream, err = b.js.Stream(ctx, want.Name) // another role was quicker
+	}
+	if err != nil {
+		return err
+	}
+	have := stream.CachedInfo().Config
+	if err := compatible(have, want); err != nil {
+		return err
+	}
+	if have.MaxBytes == want.MaxBytes && have.MaxAge == want.MaxAge && have.MaxMsgSize == want.MaxMsgSize {
+		return nil
+	}
+	b.log.Info("changing a stream's bounds", "stream", want.Name, "max_bytes", want.MaxBytes, "max_age", want.MaxAge)
+	have.MaxBytes, have.MaxAge, have.MaxMsgSize = want.MaxBytes, want.MaxAge, want.MaxMsgSize
+	_, err = b.js.UpdateStream(ctx, have)
+	return err
+}
+
+// ErrIncompatible is wrapped by the error of Connect when a stream or bucket
+// exists with settings that this program cannot work with.
+var ErrIncompatible = errors.New("incompatible settings")
+
+// compatible compares what decides about correctness. Bounds (bytes, age,
+// message size) are not among it: they are changed to what is configured.
+func compatible(have, want jetstream.StreamConfig) error {
+	subjects := func(c jetstream.StreamConfig) string {
+		return strings.Join(slices.Sorted(slices.Values(c.Subjects)), " ")
+	}
+	for _, s := range []struct {
+		setting    string
+		have, want any
+	}{
+		{"subjects", subjects(have), subjects(want)},
+		{"retention", have.Retention, want.Retention},
+		{"storage", have.Storage, want.Storage},
+		{"discard", have.Discard, want.Discard},
+		{"max_msgs_per_subject", max(0, have.MaxMsgsPerSubject), want.MaxMsgsPerSubject},
+		{"duplicate_window", have.Duplicates, want.Duplicates},
+		{"allow_msg_ttl", have.AllowMsgTTL, want.AllowMsgTTL},
+		{"allow_rollup_hdrs", have.AllowRollup, want.AllowRollup},
+		{"allow_direct", have.AllowDirect, want.AllowDirect},
+		{"num_replicas", have.Replicas, want.Replicas},
+	} {
+		if s.have != s.want {
+			return fmt.Errorf("%w: %s is %v and must be %v; delete the stream or use another NATS account", ErrIncompatible, s.setting, s.have, s.want)
+		}
+	}
+	return nil
+}
