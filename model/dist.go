@@ -1,0 +1,249 @@
+package model
+
+import (
+	"math"
+
+	"github.com/dreamfleet/dreamfleet/model/internal/kernel"
+)
+
+// Symlog is sign(x)·ln(1+|x|) (DreamerV3, eq. 9).
+func Symlog(x float64) float64 { return math.Copysign(math.Log1p(math.Abs(x)), x) }
+
+// Symexp is its inverse, sign(x)·(exp(|x|)-1).
+func Symexp(x float64) float64 { return math.Copysign(math.Expm1(math.Abs(x)), x) }
+
+// SymlogTo writes symlog(x).
+func SymlogTo(dst, x []float32) { kernel.Symlog(dst, x) }
+
+// TwoHot is a categorical distribution over symexp-spaced bins, from
+// symexp(-20) to symexp(20), used as a regression head (DreamerV3, eq. 10 and
+// section "Robust predictions").
+type TwoHot struct {
+	Bins []float32
+	Pool *Pool // shares the rows of Probs and Means where set; then one goroutine at a time
+
+	probs, logits, means []float32 // arguments of the running call
+	rowsF                func(lo, hi int)
+}
+
+// NewTwoHot makes n bins, n odd, exactly symmetric around a bin at zero.
+func NewTwoHot(n int) *TwoHot {
+	t := &TwoHot{Bins: make([]float32, n)}
+	t.rowsF = t.rows
+	for i := n/2 + 1; i < n; i++ {
+		v := float32(Symexp(-20 + 40*float64(i)/float64(n-1)))
+		t.Bins[i], t.Bins[n-1-i] = v, -v
+	}
+	return t
+}
+
+// Encode returns the two bins nearest to x and the weight of the upper one;
+// values beyond the range go to the outermost bin.
+func (t *TwoHot) Encode(x float32) (below, above int, weight float32) {
+	n := len(t.Bins)
+	lo, hi := 0, n
+	for lo < hi { // first bin above x
+		mid := (lo + hi) / 2
+		if t.Bins[mid] <= x {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	switch {
+	case lo == 0:
+		return 0, 0, 1
+	case lo == n:
+		return n - 1, n - 1, 1
+	}
+	a, b := t.Bins[lo-1], t.Bins[lo]
+	return lo - 1, lo, (x - a) / (b - a)
+}
+
+// Mean is the expected value under probabilities p, in linear space. Bins are
+// summed in pairs of opposite sign from the middle outwards, so that a uniform
+// distribution gives exactly zero in spite of bins of size 5e8.
+func (t *TwoHot) Mean(p []float32) float32 {
+	n := len(t.Bins)
+	var sum float64
+	for i := n/2 + 1; i < n; i++ {
+		sum += float64(p[i]-p[n-1-i]) * float64(t.Bins[i])
+	}
+	return float32(sum)
+}
+
+// Probs writes the softmax of each row of logits.
+func (t *TwoHot) Probs(probs, logits []float32) { t.run(probs, logits, nil) }
+
+// Means writes the mean of each row of logits; probs gets the softmax.
+func (t *TwoHot) Means(dst, probs, logits []float32) { t.run(probs, logits, dst) }
+
+func (t *TwoHot) run(probs, logits, means []float32) {
+	t.probs, t.logits, t.means = probs, logits, means
+	share(t.Pool, len(logits)/len(t.Bins), t.rowsF)
+}
+
+func (t *TwoHot) rows(lo, hi int) {
+	n := len(t.Bins)
+	kernel.Softmax(t.probs[lo*n:hi*n], t.logits[lo*n:hi*n], hi-lo, n)
+	if t.means == nil {
+		return
+	}
+	for r := lo; r < hi; r++ {
+		t.means[r] = t.Mean(t.probs[r*n : (r+1)*n])
+	}
+}
+
+// share runs f over n rows, on the threads of a pool if there is one.
+func share(pool *Pool, n int, f func(lo, hi int)) {
+	if pool == nil {
+		f(0, n)
+		return
+	}
+	pool.Run(n, f)
+}
+
+// LossBack returns the cross-entropy of one row of probabilities with the
+// two-hot encoding of x, and adds scale times its gradient with respect to the
+// logits, (p - target), to dlogits.
+func (t *TwoHot) LossBack(dlogits, p []float32, x, scale float32) float64 {
+	below, above, w := t.Encode(x)
+	kernel.Axpy(dlogits, scale, p)
+	dlogits[below] -= scale * (1 - w)
+	dlogits[above] -= scale * w
+	return t.cross(p, below, above, w)
+}
+
+// Loss is the cross-entropy alone.
+func (t *TwoHot) Loss(p []float32, x float32) float64 {
+	below, above, w := t.Encode(x)
+	return t.cross(p, below, above, w)
+}
+
+func (t *TwoHot) cross(p []float32, below, above int, w float32) float64 {
+	// A probability below the smallest float is as good as that float.
+	log := func(v float32) float64 { return math.Log(max(float64(v), 1e-37)) }
+	return -float64(1-w)*log(p[below]) - float64(w)*log(p[above])
+}
+
+// KL computes the KL divergence of posteriors from priors, given the logits of
+// both, and its gradients.
+type KL struct {
+	Pool *Pool // shares the rows where set
+
+	cfg          Config
+	p, q, sp, sq []float32
+	dp, dq       []float32
+
+	// Arguments of the running call.
+	kl                      []float64
+	post, prior             []float32
+	dpost, dprior           []float32
+	weightPost, weightPrior []float32
+	rowsF, backF            func(lo, hi int)
+}
+
+// NewKL makes the scratch for batches of rows rows.
+func NewKL(c Config, rows int) *KL {
+	k := &KL{cfg: c}
+	k.rowsF, k.backF = k.rows, k.back
+	if !c.Gaussian {
+		n := rows * c.StochLen()
+		k.p, k.q, k.dp, k.dq = make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
+		k.sp, k.sq = make([]float32, n), make([]float32, n)
+	}
+	return k
+}
+
+// Rows writes the divergence of each row in nats, summed over latents.
+func (k *KL) Rows(kl []float64, post, prior []float32) {
+	k.kl, k.post, k.prior = kl, post, prior
+	share(k.Pool, len(kl), k.rowsF)
+}
+
+func (k *KL) rows(lo, hi int) {
+	c := &k.cfg
+	w := c.StochLen()
+	if c.Gaussian {
+		for r := lo; r < hi; r++ {
+			k.kl[r] = gaussianKL(k.post[2*r*w:2*(r+1)*w], k.prior[2*r*w:2*(r+1)*w])
+		}
+		return
+	}
+	s, e, n := lo*w, hi*w, (hi-lo)*c.Stoch
+	p, q, sp, sq, dp, dq := k.p[s:e], k.q[s:e], k.sp[s:e], k.sq[s:e], k.dp[s:e], k.dq[s:e]
+	kernel.Softmax(sp, k.post[s:e], n, c.Classes)
+	kernel.Softmax(sq, k.prior[s:e], n, c.Classes)
+	// Without a mixture a probability may be zero, and its logarithm must not
+	// be infinite: it is as good as the smallest float.
+	mix := max(c.Unimix/float32(c.Classes), 1e-37)
+	for i, v := range sp {
+		p[i] = (1-c.Unimix)*v + mix
+		q[i] = (1-c.Unimix)*sq[i] + mix
+	}
+	// log p - log q is what the posterior's gradient needs too.
+	kernel.Log(dp, p)
+	kernel.Log(dq, q)
+	kernel.Axpy(dp, -1, dq)
+	for r := lo; r < hi; r++ {
+		k.kl[r] = float64(kernel.Dot(k.p[r*w:(r+1)*w], k.dp[r*w:(r+1)*w]))
+	}
+	for i, v := range p {
+		dq[i] = -v / q[i]
+	}
+}
+
+// Back adds, after Rows, weightPost[r] and weightPrior[r] times the gradient
+// of row r's divergence to the gradients of the logits.
+func (k *KL) Back(dpost, dprior, post, prior []float32, weightPost, weightPrior []float32) {
+	k.dpost, k.dprior, k.post, k.prior = dpost, dprior, post, prior
+	k.weightPost, k.weightPrior = weightPost, weightPrior
+	share(k.Pool, len(weightPost), k.backF)
+}
+
+func (k *KL) back(lo, hi int) {
+	c := &k.cfg
+	w := c.StochLen()
+	if c.Gaussian {
+		for r := lo; r < hi; r++ {
+			s, e := 2*r*w, 2*(r+1)*w
+			gaussianKLBack(k.dpost[s:e], k.dprior[s:e], k.post[s:e], k.prior[s:e], k.weightPost[r], k.weightPrior[r])
+		}
+		return
+	}
+	s, e, n := lo*w, hi*w, (hi-lo)*c.Stoch
+	kernel.SoftmaxBackward(k.p[s:e], k.sp[s:e], k.dp[s:e], n, c.Classes)
+	kernel.SoftmaxBackward(k.q[s:e], k.sq[s:e], k.dq[s:e], n, c.Classes)
+	for r := lo; r < hi; r++ {
+		s, e := r*w, (r+1)*w
+		kernel.Axpy(k.dpost[s:e], k.weightPost[r]*(1-c.Unimix), k.p[s:e])
+		kernel.Axpy(k.dprior[s:e], k.weightPrior[r]*(1-c.Unimix), k.q[s:e])
+	}
+}
+
+func gaussianKL(post, prior []float32) float64 {
+	w := len(post) / 2
+	var sum float64
+	for i := range w {
+		sp, _ := gaussianStd(post[w+i])
+		sq, _ := gaussianStd(prior[w+i])
+		d := float64(post[i]-prior[i]) / float64(sq)
+		ratio := float64(sp) / float64(sq)
+		sum += 0.5*(ratio*ratio+d*d-1) - math.Log(ratio)
+	}
+	return sum
+}
+
+func gaussianKLBack(dpost, dprior, post, prior []float32, wp, wq float32) {
+	w := len(post) / 2
+	for i := range w {
+		sp, gp := gaussianStd(post[w+i])
+		sq, gq := gaussianStd(prior[w+i])
+		d := (post[i] - prior[i]) / (sq * sq)
+		dpost[i] += wp * d
+		dpost[w+i] += wp * (sp/(sq*sq) - 1/sp) * gp * (1 - gp)
+		dprior[i] -= wq * d
+		diff := post[i] - prior[i]
+		dprior[w+i] += wq * (1/sq - (sp*sp+diff*diff)/(sq*sq*sq)) * gq * (1 - gq)
+	}
+}

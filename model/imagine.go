@@ -1,0 +1,227 @@
+package model
+
+import "slices"
+
+// Rollout is the random numbers and constraints of an imagined rollout.
+type Rollout struct {
+	PolicyStart []float32 // B × policy state before the sequences' first step
+	Mask        []bool    // T·B × Actions: allowed actions at the replayed steps, or nil
+	Draw        []float32 // H·N·DrawLen for the prior's samples
+	ActionDraw  []float32 // H·N uniform numbers for the actions
+}
+
+// Imaginer rolls the policy along replayed posterior states and then, from the
+// last K of each sequence, H steps through the prior. The world model is only
+// read: gradients reach the policy's parameters alone, from the logits of the
+// imagined steps back through its GRU to the rollout's start.
+//
+// A rollout keeps the action mask of the replayed step that it starts from.
+type Imaginer struct {
+	cfg        Config
+	t, b, k, h int
+	n          int // starts: k·b
+	pool       *Pool
+	core       *core
+	prior      *mlp
+	policy     policyNet
+
+	roll       *policyCache // T·B rows: the replayed steps, GRU only
+	a          *policyCache // H·N rows: the imagined steps
+	dream      *coreCache   // N rows, used again at each step
+	priorCache []*cache
+	priorLog   []float32
+	soft       []float32
+
+	// The imagined states, (H+1)·N rows, and what the policy did, H·N rows.
+	States  States
+	Actions []int32
+	Probs   []float32 // H·N × Actions, after masking and mixing
+	Soft    []float32 // before mixing
+	mask    []bool
+
+	packs                 *jobs
+	actorP, rssmP, priorP []float32
+	grads                 *jobs
+	grad                  []float32
+
+	post            States
+	seq             *Sequences
+	in              *Rollout
+	dlogits         []float32
+	carry           []float32
+	rollF           func(lo, hi int)
+	forwardF, backF func(lo, hi int)
+}
+
+// imagineRows is the number of starts that one thread takes through the whole
+// horizon at a time.
+const imagineRows = 32
+
+// NewImaginer makes a runner for b sequences of t steps, rollouts of h steps
+// from the last k steps of each.
+func NewImaginer(c Config, t, b, k, h int, pool *Pool) *Imaginer {
+	nets := newNetworks(c)
+	n := k * b
+	m := &Imaginer{
+		cfg: c, t: t, b: b, k: k, h: h, n: n, pool: pool,
+		core: nets.core, prior: nets.prior, policy: nets.actor,
+		roll:     newPolicyCache(&c, t*b, scanRows, 0),
+		a:        newPolicyCache(&c, h*n, imagineRows, pool.Threads()*imagineRows),
+		dream:    newCoreCache(&c, n, imagineRows, false),
+		priorLog: make([]float32, n*c.LogitsLen()), soft: make([]float32, n*c.StochLen()),
+		States:  NewStates(c, (h+1)*n),
+		Actions: make([]int32, h*n),
+		Probs:   make([]float32, h*n*c.Actions), Soft: make([]float32, h*n*c.Actions),
+		mask:  make([]bool, h*n*c.Actions),
+		carry: make([]float32, n*c.PolicyState()),
+	}
+	for _, l := range m.prior.hidden {
+		m.priorCache = append(m.priorCache, newCache(n, imagineRows, l.out, false))
+	}
+	// The policy reads the imagined states where they lie.
+	m.a.from = m.States.Rows(c, 0, h*n)
+	for _, k := range append([]*cache{m.a.in}, m.a.head...) {
+		k.dscale = k.dscale[:blocks(n, imagineRows)*k.n]
+	}
+	m.packs = newJobs(pool, slices.Concat(
+		m.core.packs(&m.rssmP, false), m.policy.packs(&m.actorP, true), m.prior.packs(&m.priorP, false)))
+	m.grads = newJobs(pool, m.policy.grads(&m.cfg, m.a, &m.grad, &m.dlogits))
+	m.rollF, m.forwardF, m.backF = m.rollBlocks, m.forwardBlocks, m.backBlocks
+	return m
+}
+
+// PolicyStates is the policy's state before each replayed step, T·B rows,
+// as of the last Forward.
+func (m *Imaginer) PolicyStates() []float32 { return m.roll.state }
+
+// Mask is the action mask of the imagined steps, H·N rows.
+func (m *Imaginer) Mask() []bool { return m.mask }
+
+// Forward imagines from the posterior states and writes the policy's logits of
+// the H·N imagined steps.
+func (m *Imaginer) Forward(actor, rssm, prior []float32, post States, seq *Sequences, in *Rollout, logits []float32) {
+	m.actorP, m.rssmP, m.priorP = actor, rssm, prior
+	m.packs.run()
+	m.post, m.seq, m.in = post, seq, in
+	m.roll.from = post
+	m.pool.Run(blocks(m.b, scanRows), m.rollF)
+	m.pool.Run(blocks(m.n, imagineRows), m.forwardF)
+	copy(logits, m.a.logits)
+}
+
+// rollBlocks carries the policy's state along the replayed sequences.
+func (m *Imaginer) rollBlocks(from, to int) {
+	if !m.cfg.Recurrent {
+		return
+	}
+	c, g := &m.cfg, m.cfg.PolicyUnits
+	for k := from; k < to; k++ {
+		lo, hi := k*scanRows, min((k+1)*scanRows, m.b)
+		for t := range m.t {
+			s, e := t*m.b+lo, t*m.b+hi
+			before := m.roll.state[s*g : e*g]
+			if t == 0 {
+				copy(before, m.in.PolicyStart[lo*g:hi*g])
+			} else {
+				copy(before, m.roll.next[(s-m.b)*g:(e-m.b)*g])
+			}
+			for r := s; r < e; r++ {
+				if m.seq.First[r] {
+					clear(m.roll.state[r*g : (r+1)*g])
+				}
+			}
+			m.policy.recur(c, m.roll, s, e)
+		}
+	}
+}
+
+func (m *Imaginer) forwardBlocks(from, to int) {
+	for k := from; k < to; k++ {
+		lo, hi := k*imagineRows, min((k+1)*imagineRows, m.n)
+		m.begin(lo, hi)
+		for t := range m.h {
+			m.step(t, lo, hi)
+		}
+	}
+}
+
+// begin copies states, policy states and masks of the starts [lo, hi).
+func (m *Imaginer) begin(lo, hi int) {
+	c, g, a := &m.cfg, m.cfg.PolicyState(), m.cfg.Actions
+	at := (m.t - m.k) * m.b
+	m.States.Rows(*c, lo, hi).Copy(m.post.Rows(*c, at+lo, at+hi))
+	copy(m.a.state[lo*g:hi*g], m.roll.state[(at+lo)*g:(at+hi)*g])
+	for t := range m.h {
+		dst := m.mask[(t*m.n+lo)*a : (t*m.n+hi)*a]
+		if m.in.Mask != nil {
+			copy(dst, m.in.Mask[(at+lo)*a:(at+hi)*a])
+			continue
+		}
+		for i := range dst {
+			dst[i] = true
+		}
+	}
+}
+
+// step lets the policy act in rows [lo, hi) of imagined step t and the prior
+// answer.
+func (m *Imaginer) step(t, lo, hi int) {
+	c, g, a := &m.cfg, m.cfg.PolicyState(), m.cfg.Actions
+	s, e := t*m.n+lo, t*m.n+hi
+	if t > 0 {
+		copy(m.a.state[s*g:e*g], m.a.next[(s-m.n)*g:(e-m.n)*g])
+	}
+	m.policy.recur(c, m.a, s, e)
+	m.policy.decide(c, m.a, s, e)
+	probs := m.Probs[s*a : e*a]
+	c.PolicyProbs(probs, m.Soft[s*a:e*a], m.a.logits[s*a:e*a], m.mask[s*a:e*a])
+	for r := s; r < e; r++ {
+		m.Actions[r] = pick(m.Probs[r*a:(r+1)*a], m.in.ActionDraw[r], 1, 0)
+	}
+
+	m.dream.from.Rows(*c, lo, hi).Copy(m.States.Rows(*c, s, e))
+	copy(m.dream.action[lo:hi], m.Actions[s:e])
+	m.core.forward(m.dream, lo, hi)
+	next := m.States.Rows(*c, s+m.n, e+m.n)
+	copy(next.Deter, m.dream.next[lo*c.Deter:hi*c.Deter])
+	x := next.Deter
+	for i, l := range m.prior.hidden {
+		pre := m.priorCache[i].preRows(lo, hi)
+		l.begin(pre)
+		l.dense(0, pre, x, l.parts[0].in)
+		l.activate(m.priorCache[i], lo, hi)
+		x = m.priorCache[i].yRows(lo, hi)
+	}
+	w, n, d := c.LogitsLen(), c.StochLen(), c.DrawLen()
+	logits := m.priorLog[lo*w : hi*w]
+	m.prior.out.begin(logits)
+	m.prior.out.dense(0, logits, x, c.Hidden)
+	c.sample(next.Stoch, m.soft[lo*n:hi*n], logits, m.in.Draw[s*d:e*d])
+}
+
+// Backward takes the gradient of the logits and writes that of the policy's
+// parameters.
+func (m *Imaginer) Backward(dlogits, grad []float32) {
+	m.dlogits = dlogits
+	clear(m.a.in.dscale)
+	for _, h := range m.a.head {
+		clear(h.dscale)
+	}
+	m.pool.Run(blocks(m.n, imagineRows), m.backF)
+	m.grad = grad
+	m.grads.run()
+}
+
+func (m *Imaginer) backBlocks(from, to int) {
+	g, a := m.cfg.PolicyState(), m.cfg.Actions
+	at := m.pool.Part(from, blocks(m.n, imagineRows)) * imagineRows
+	for k := from; k < to; k++ {
+		lo, hi := k*imagineRows, min((k+1)*imagineRows, m.n)
+		carry := m.carry[lo*g : hi*g]
+		clear(carry)
+		for t := m.h - 1; t >= 0; t-- {
+			s, e := t*m.n+lo, t*m.n+hi
+			m.policy.back(&m.cfg, m.a, m.dlogits[s*a:e*a], carry, s, e, k, at)
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package kernel
+
+import (
+	"fmt"
+	"testing"
+)
+
+// gflops reports a rate to be compared with BenchmarkPeak's on the same machine.
+func gflops(b *testing.B, flops int) {
+	b.ReportMetric(float64(flops)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+}
+
+func BenchmarkPeak(b *testing.B) {
+	flops := 0
+	for b.Loop() {
+		flops = PeakFlops(100000)
+	}
+	gflops(b, flops)
+}
+
+func BenchmarkGemm(b *testing.B) {
+	for _, s := range []shape{{64, 128, 128}, {64, 512, 512}, {256, 256, 256}, {1024, 512, 512}, {1024, 256, 1024}} {
+		for _, form := range []struct {
+			name   string
+			tA, tB bool
+		}{{"NN", false, false}, {"NT", false, true}, {"TN", true, false}} {
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", form.name, s.m, s.n, s.k), func(b *testing.B) {
+				x, y, z := random(1, s.m*s.k, 1), random(2, s.k*s.n, 1), make([]float32, s.m*s.n)
+				lda, ldb := s.k, s.n
+				if form.tA {
+					lda = s.m
+				}
+				if form.tB {
+					ldb = s.k
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					Gemm(form.tA, form.tB, s.m, s.n, s.k, x, lda, y, ldb, z, s.n, false)
+				}
+				gflops(b, 2*s.m*s.n*s.k)
+			})
+		}
+	}
+}
+
+func BenchmarkGemmPacked(b *testing.B) {
+	for _, m := range []int{1, 2, 8, 16, 32, 64, 1024} {
+		for _, s := range []shape{{m, 128, 128}, {m, 768, 256}, {m, 512, 1024}} {
+			b.Run(fmt.Sprintf("%dx%dx%d", s.m, s.n, s.k), func(b *testing.B) {
+				x, y, z := random(1, s.m*s.k, 1), random(2, s.k*s.n, 1), make([]float32, s.m*s.n)
+				var p Packed
+				p.Pack(false, s.k, s.n, y, s.n)
+				b.ReportAllocs()
+				for b.Loop() {
+					GemmPacked(s.m, x, s.k, &p, z, s.n, false)
+				}
+				gflops(b, 2*s.m*s.n*s.k)
+			})
+		}
+	}
+}
+
+func BenchmarkPoolGemm(b *testing.B) {
+	const m, n, k = 1024, 512, 512
+	x, y, z := random(1, m*k, 1), random(2, k*n, 1), make([]float32, m*n)
+	for _, threads := range []int{1, 2} {
+		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
+			p := NewPool(threads)
+			defer p.Close()
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Gemm(false, false, m, n, k, x, k, y, n, z, n, false)
+			}
+			gflops(b, 2*m*n*k)
+		})
+	}
+}
+
+func BenchmarkPoolRun(b *testing.B) {
+	p := NewPool(2)
+	defer p.Close()
+	nothing := func(lo, hi int) {}
+	for b.Loop() {
+		p.Run(2, nothing)
+	}
+}
+
+func BenchmarkLoops(b *testing.B) {
+	const n = 4096 // values, 16 KB: in the first-level cache where there are few slices
+	var v [12][]float32
+	for i := range v {
+		v[i] = random(uint64(i), n, 1)
+	}
+	for _, c := range []struct {
+		name string
+		f    func()
+	}{
+		{"Exp", func() { Exp(v[0], v[1]) }},
+		{"Log", func() { Log(v[0], v[1]) }},
+		{"Sigmoid", func() { Sigmoid(v[0], v[1]) }},
+		{"Tanh", func() { Tanh(v[0], v[1]) }},
+		{"Symlog", func() { Symlog(v[0], v[1]) }},
+		{"SumSquares", func() { SumSquares(v[0]) }},
+		{"Softmax/16", func() { Softmax(v[0], v[1], n/16, 16) }},
+		{"LogSoftmax/16", func() { LogSoftmax(v[0], v[1], n/16, 16) }},
+		{"SoftmaxBackward/16", func() { SoftmaxBackward(v[0], v[1], v[2], n/16, 16) }},
+		{"RMSNormSiLU/128", func() { RMSNormSiLU(v[0], v[5], v[1], v[2], n/128, 128) }},
+		{"RMSNormSiLUBackward/128", func() { RMSNormSiLUBackward(v[0], v[4], v[3], v[1], v[5], v[2], n/128, 128) }},
+		{"GRU", func() { GRU(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]) }},
+		{"GRUBackward", func() { GRUBackward(v[8], v[9], v[10], v[11], v[0], v[1], v[3], v[5], v[6], v[7]) }},
+		{"LaProp", func() { LaProp(v[8], v[9], v[10], v[11], 1e-3, 0.9, 0.999, 0.5, 0.5, 1e-20, 1) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.f()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/value")
+		})
+	}
+}

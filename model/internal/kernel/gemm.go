@@ -1,0 +1,205 @@
+package kernel
+
+import "sync"
+
+const (
+	// panelWidth is the number of columns of B that lie together when packed.
+	panelWidth = 16
+	// blockK bounds the rows of a panel: 16 KB of B, which stay in the first-level cache (32 KB) while
+	// the rows of A pass by.
+	blockK = 256
+	// blockN bounds the columns of B that all rows of A pass by before the next ones do: 256 KB, half
+	// of the second-level cache.
+	blockN = 256
+	// blockM bounds the rows of A that pass by those columns at a time: 96 KB.
+	blockM = 96
+	// packSlack is how far a body may write past the end of a block of A that it packs.
+	packSlack = 16
+)
+
+// kBlock is the size of the blocks that k is cut into: equal ones, but for the last.
+func kBlock(k int) int {
+	blocks := (k + blockK - 1) / blockK
+	return min(k, ((k+blocks-1)/blocks+7)&^7)
+}
+
+func panels(n int) int { return (n + panelWidth - 1) / panelWidth }
+
+// check panics unless x holds a rows×cols matrix with rows ld apart.
+func check(x []float32, rows, cols, ld int) {
+	if cols > ld && rows > 1 {
+		panic("kernel: rows of a matrix overlap")
+	}
+	if len(x) < (rows-1)*ld+cols {
+		panic("kernel: a matrix is longer than its slice")
+	}
+}
+
+// scratch holds the packed blocks of one running Gemm.
+type scratch struct{ a, b []float32 }
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// competing tells distances between rows with which the rows of a tile, up to 12, fall into one set
+// of the first-level cache, which has room for 8 lines, and drive each other out.
+func competing(lda int) bool { return lda%1024 == 0 }
+
+// apart copies the rows of a block of A (m×k) to where they do not compete: with 64 rows and k = 1024
+// the product is a twelfth faster for it.
+func (s *scratch) apart(m, k int, a []float32, lda int) (rows []float32, ld int) {
+	ld = k + panelWidth
+	s.a = grow(s.a, m*ld)
+	for i := range m {
+		copy(s.a[i*ld:][:k], a[i*lda:])
+	}
+	return s.a, ld
+}
+
+func grow(x []float32, n int) []float32 {
+	if cap(x) < n {
+		return make([]float32, n)
+	}
+	return x[:n]
+}
+
+// Gemm is, with op(X) the transpose of X where tA or tB is set,
+//
+//	C = op(A)·op(B)   // += when acc
+//
+// of sizes m×n, m×k and k×n. C must not overlap A or B.
+func Gemm(tA, tB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
+	if m == 0 || n == 0 {
+		return
+	}
+	check(c, m, n, ldc)
+	if k == 0 {
+		if !acc {
+			clearRows(c, m, n, ldc)
+		}
+		return
+	}
+	if tA {
+		check(a, k, m, lda)
+	} else {
+		check(a, m, k, lda)
+	}
+	if tB {
+		check(b, n, k, ldb)
+	} else {
+		check(b, k, n, ldb)
+	}
+	made.Add(2 * uint64(m) * uint64(n) * uint64(k))
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	kb := kBlock(k)
+	s.b = grow(s.b, kb*min(panels(n)*panelWidth, blockN))
+	if tA {
+		s.a = grow(s.a, kb*m+packSlack)
+	}
+	for k0 := 0; k0 < k; k0 += kb {
+		kk := min(kb, k-k0)
+		acc := acc || k0 > 0
+		for m0 := 0; tA && m0 < m; m0 += blockM {
+			use.packT(s.a[m0*kk:], min(blockM, m-m0), kk, a[k0*lda+m0:], lda)
+		}
+		for n0 := 0; n0 < n; n0 += blockN {
+			nn := min(blockN, n-n0)
+			if tB {
+				use.pack(s.b, true, kk, nn, b[n0*ldb+k0:], ldb)
+			} else {
+				use.pack(s.b, false, kk, nn, b[k0*ldb+n0:], ldb)
+			}
+			for m0 := 0; m0 < m; m0 += blockM {
+				mm := min(blockM, m-m0)
+				if tA {
+					use.blockT(mm, nn, kk, s.a[m0*kk:], s.b, c[m0*ldc+n0:], ldc, acc)
+				} else {
+					use.block(mm, nn, kk, a[m0*lda+k0:], lda, s.b, c[m0*ldc+n0:], ldc, acc)
+				}
+			}
+		}
+	}
+}
+
+func clearRows(c []float32, m, n, ldc int) {
+	for i := range m {
+		clear(c[i*ldc:][:n])
+	}
+}
+
+// Packed is a right-hand matrix (K×N) laid out for GemmPacked. Once packed it is only read, so that
+// any number of threads may share it.
+type Packed struct {
+	K, N int
+	data []float32 // blocks of K one after another, each as kernels.pack leaves it
+}
+
+// Pack fills p with op(B) (k×n), the transpose of b where tB is set. It reuses p's memory.
+func (p *Packed) Pack(tB bool, k, n int, b []float32, ldb int) {
+	p.K, p.N = k, n
+	width := panels(n) * panelWidth
+	p.data = grow(p.data, k*width)
+	if k == 0 || n == 0 {
+		return
+	}
+	if tB {
+		check(b, n, k, ldb)
+	} else {
+		check(b, k, n, ldb)
+	}
+	kb := kBlock(k)
+	for k0 := 0; k0 < k; k0 += kb {
+		kk := min(kb, k-k0)
+		if tB {
+			use.pack(p.data[k0*width:], true, kk, n, b[k0:], ldb)
+		} else {
+			use.pack(p.data[k0*width:], false, kk, n, b[k0*ldb:], ldb)
+		}
+	}
+}
+
+// GemmPacked is
+//
+//	C = A·P   // += when acc
+//
+// of sizes m×p.N, m×p.K and p.K×p.N, with the same numbers as Gemm. A is read in place. It is meant
+// for the many products with the same weights of few rows (8 to 64) that a step through time makes.
+func GemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, acc bool) {
+	gemmPacked(m, a, lda, p, c, ldc, acc, 0, p.N)
+}
+
+// gemmPacked is GemmPacked for the columns [lo, hi); lo is a multiple of panelWidth.
+func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, acc bool, lo, hi int) {
+	if m == 0 || lo >= hi {
+		return
+	}
+	check(c, m, hi, ldc)
+	if p.K == 0 {
+		if !acc {
+			clearRows(c[lo:], m, hi-lo, ldc)
+		}
+		return
+	}
+	check(a, m, p.K, lda)
+	made.Add(2 * uint64(m) * uint64(hi-lo) * uint64(p.K))
+	var s *scratch
+	if competing(lda) && m >= 8 && hi-lo >= 4*panelWidth {
+		s = scratches.Get().(*scratch)
+		defer scratches.Put(s)
+	}
+	width := panels(p.N) * panelWidth
+	kb := kBlock(p.K)
+	for k0 := 0; k0 < p.K; k0 += kb {
+		kk := min(kb, p.K-k0)
+		rows, ldr := a[k0:], lda
+		if s != nil {
+			rows, ldr = s.apart(m, kk, rows, lda)
+		}
+		for n0 := lo; n0 < hi; n0 += blockN {
+			b := p.data[k0*width+n0*kk:]
+			for m0 := 0; m0 < m; m0 += blockM {
+				use.block(min(blockM, m-m0), min(blockN, hi-n0), kk, rows[m0*ldr:], ldr, b, c[m0*ldc+n0:], ldc, acc || k0 > 0)
+			}
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package kernel
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+)
+
+func TestPoolRun(t *testing.T) {
+	for _, threads := range []int{0, 1, 2, 3, 8} {
+		p := NewPool(threads)
+		defer p.Close()
+		if p.Threads() != max(threads, 1) {
+			t.Errorf("a pool of %d threads says %d", threads, p.Threads())
+		}
+		for _, n := range []int{0, 1, 2, 3, 7, 8, 100} {
+			seen := make([]atomic.Int32, n)
+			var calls atomic.Int32
+			parts := make([]atomic.Int32, p.Threads())
+			p.Run(n, func(lo, hi int) {
+				if parts[p.Part(lo, n)].Add(1) > 1 {
+					t.Errorf("%d threads: the part from %d of %d has another's number", threads, lo, n)
+				}
+				calls.Add(1)
+				for i := lo; i < hi; i++ {
+					seen[i].Add(1)
+				}
+			})
+			for i := range seen {
+				if v := seen[i].Load(); v != 1 {
+					t.Errorf("%d threads: %d of %d was visited %d times", threads, i, n, v)
+				}
+			}
+			if v := int(calls.Load()); v != min(n, max(threads, 1)) {
+				t.Errorf("%d threads share %d in %d parts", threads, n, v)
+			}
+		}
+	}
+}
+
+// TestThreadCount holds that results are the same bits for any number of threads.
+func TestThreadCount(t *testing.T) {
+	onEachPath(t, func(t *testing.T) {
+		for _, threads := range []int{1, 2, 3} {
+			p := NewPool(threads)
+			defer p.Close()
+			for _, s := range []shape{{1, 10, 30}, {5, 10, 300}, {33, 100, 70}, {60, 40, 17}, {3, 100, 520}, {2, 3, 0}, {20, 140, 2048}} {
+				for form := range 8 {
+					tA, tB, acc := form&1 > 0, form&2 > 0, form&4 > 0
+					lda, ldb := s.k, s.n
+					if tA {
+						lda = s.m
+					}
+					if tB {
+						ldb = s.k
+					}
+					a, b := random(1, s.m*s.k, 1), random(2, s.k*s.n, 1)
+					want := random(3, s.m*s.n, 1)
+					got := clone(want)
+					packed := clone(want)
+					Gemm(tA, tB, s.m, s.n, s.k, a, lda, b, ldb, want, s.n, acc)
+					p.Gemm(tA, tB, s.m, s.n, s.k, a, lda, b, ldb, got, s.n, acc)
+					what := fmt.Sprintf("%v on %d threads", s, threads)
+					same(t, what, got, want)
+					if !tA {
+						var w Packed
+						w.Pack(tB, s.k, s.n, b, ldb)
+						p.GemmPacked(s.m, a, lda, &w, packed, s.n, acc)
+						same(t, what+" packed", packed, want)
+					}
+				}
+			}
+			const rows, groups, classes, n = 37, 5, 6, 100
+			idx, w, x := randomIndices(1, rows*groups, classes), random(2, groups*classes*n, 1), random(3, rows*n, 1)
+			wantX, wantW := clone(x), clone(w)
+			GatherRows(wantX, n, idx, rows, groups, w, n, classes)
+			ScatterRows(wantW, n, classes, idx, rows, groups, wantX, n)
+			p.GatherRows(x, n, idx, rows, groups, w, n, classes)
+			p.ScatterRows(w, n, classes, idx, rows, groups, x, n)
+			same(t, "gather", x, wantX)
+			same(t, "scatter", w, wantW)
+		}
+	})
+}
+
+func TestNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector makes sync.Pool drop what it holds: run without")
+		return
+	}
+	const m, n, k = 16, 40, 300
+	a, b, c := random(1, m*k, 1), random(2, k*n, 1), make([]float32, m*n)
+	idx := randomIndices(1, m*3, 13)
+	p := NewPool(2)
+	defer p.Close()
+	var w Packed
+	nothing := func(lo, hi int) {}
+	onEachPath(t, func(t *testing.T) {
+		for name, f := range map[string]func(){
+			"Gemm":             func() { Gemm(false, false, m, n, k, a, k, b, n, c, n, false) },
+			"Gemm turned":      func() { Gemm(true, true, m, n, k, a, m, b, k, c, n, false) },
+			"Pack":             func() { w.Pack(false, k, n, b, n) },
+			"GemmPacked":       func() { GemmPacked(m, a, k, &w, c, n, false) },
+			"Pool.Gemm":        func() { p.Gemm(false, false, m, n, k, a, k, b, n, c, n, false) },
+			"Pool.GemmPacked":  func() { p.GemmPacked(m, a, k, &w, c, n, false) },
+			"Pool.ScatterRows": func() { p.ScatterRows(b, n, 13, idx, m, 3, c, n) },
+			"Pool.Run":         func() { p.Run(10, nothing) },
+			"GatherRows":       func() { GatherRows(c, n, idx, m, 3, b, n, 13) },
+			"Softmax":          func() { Softmax(c, c, m, n) },
+		} {
+			w.Pack(false, k, n, b, n)
+			f()
+			if v := testing.AllocsPerRun(20, f); v != 0 {
+				t.Errorf("%s makes %g allocations", name, v)
+			}
+		}
+	})
+}

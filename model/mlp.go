@@ -1,0 +1,243 @@
+package model
+
+import "github.com/dreamfleet/dreamfleet/model/internal/kernel"
+
+// Pool is a fixed set of threads that share the rows of a batch.
+type Pool = kernel.Pool
+
+// NewPool starts a pool of so many threads, the caller's included. Close ends
+// it. Results do not depend on the number of threads.
+func NewPool(threads int) *Pool { return kernel.NewPool(threads) }
+
+// Kernels names the vectorised loops in use: avx512, avx2 or portable. The error
+// says that the environment variable DREAMFLEET_KERNEL asks for ones that this
+// machine lacks; the portable ones are in use then.
+func Kernels() (string, error) { return kernel.Path() }
+
+// Flops is the number of floating-point operations that all products of
+// matrices have made since the process began. Products with categorical
+// latents are sums of kernel rows and do not count.
+func Flops() uint64 { return kernel.Flops() }
+
+// PeakFlops runs multiply-adds on registers alone and returns how many
+// floating-point operations that were; 0 where there are no vectorised loops.
+func PeakFlops(rounds int) int { return kernel.PeakFlops(rounds) }
+
+// Rows that one thread takes through a whole network at a time: enough for the
+// GEMM to reach its speed, few enough for the activations to stay in the
+// second-level cache.
+const headRows = 32
+
+// Input is what a head reads: dense vectors, or model states.
+type Input struct {
+	Vector []float32 // rows × width, or nil
+	States States
+}
+
+// MLP runs an encoder or a head on a fixed number of rows, forward and
+// backward. It owns its activations and allocates nothing after NewMLP.
+type MLP struct {
+	cfg    Config
+	train  bool // Backward may be called
+	net    *mlp
+	rows   int
+	pool   *Pool
+	caches []*cache
+	dout   []float32
+	packs  *jobs
+	grads  *jobs
+
+	// Arguments of the running step, so that the pool's functions are fixed.
+	params          []float32
+	input           Input
+	out, grad       []float32
+	dx, dz          []float32
+	forwardF, backF func(lo, hi int)
+	dyScratch       []float32
+}
+
+// NewMLP makes a runner of the named module's network over rows rows.
+func NewMLP(c Config, module string, rows int, pool *Pool) *MLP {
+	return newMLP(c, module, rows, pool, true)
+}
+
+// NewFrozenMLP makes a runner that has no Backward, and neither the packed
+// weights for it nor activations of more rows than are on their way.
+func NewFrozenMLP(c Config, module string, rows int, pool *Pool) *MLP {
+	return newMLP(c, module, rows, pool, false)
+}
+
+func newMLP(c Config, module string, rows int, pool *Pool, train bool) *MLP {
+	nets := newNetworks(c)
+	m := &MLP{cfg: c, train: train, rows: rows, pool: pool}
+	switch module {
+	case Encoder:
+		m.net = nets.encoder
+	case Prior:
+		m.net = nets.prior
+	default:
+		m.net = nets.heads[module]
+	}
+	scratchRows := pool.Threads() * headRows
+	kept := scratchRows
+	if train {
+		kept = rows
+	}
+	widest := 0
+	for _, l := range m.net.hidden {
+		m.caches = append(m.caches, newCache(kept, headRows, l.out, train))
+		widest = max(widest, l.out)
+	}
+	if train {
+		m.dyScratch = make([]float32, scratchRows*widest)
+	}
+	m.packs = newJobs(pool, m.net.packs(&m.params, train))
+	m.grads = newJobs(pool, m.gradJobs())
+	m.forwardF, m.backF = m.forwardBlocks, m.backBlocks
+	return m
+}
+
+// OutLen is the width of an output row.
+func (m *MLP) OutLen() int {
+	if m.net.out != nil {
+		return m.net.out.out
+	}
+	return m.net.hidden[len(m.net.hidden)-1].out
+}
+
+// Forward writes rows × OutLen to out.
+func (m *MLP) Forward(params []float32, in Input, out []float32) {
+	m.params, m.input, m.out = params, in, out
+	m.packs.run()
+	m.pool.Run(blocks(m.rows, headRows), m.forwardF)
+}
+
+func (m *MLP) forwardBlocks(from, to int) {
+	part := m.pool.Part(from, blocks(m.rows, headRows))
+	for b := from; b < to; b++ {
+		lo, hi := b*headRows, min((b+1)*headRows, m.rows)
+		at, end := lo, hi // of the activations
+		if !m.train {
+			at, end = part*headRows, part*headRows+hi-lo
+		}
+		for i, l := range m.net.hidden {
+			c := m.caches[i]
+			pre := c.preRows(at, end)
+			l.begin(pre)
+			if i == 0 {
+				m.first(l, pre, lo, hi)
+			} else {
+				l.dense(0, pre, m.caches[i-1].yRows(at, end), l.parts[0].in)
+			}
+			l.activate(c, at, end)
+		}
+		last := m.caches[len(m.caches)-1].yRows(at, end)
+		n := m.OutLen()
+		if m.net.out == nil {
+			copy(m.out[lo*n:hi*n], last)
+			continue
+		}
+		out := m.out[lo*n : hi*n]
+		m.net.out.begin(out)
+		m.net.out.dense(0, out, last, m.net.out.parts[0].in)
+	}
+}
+
+func (m *MLP) first(l *layer, pre []float32, lo, hi int) {
+	n := l.parts[0].in
+	if m.input.Vector != nil {
+		l.dense(0, pre, m.input.Vector[lo*n:hi*n], n)
+		return
+	}
+	s := m.input.States
+	l.dense(0, pre, s.Deter[lo*n:hi*n], n)
+	if len(l.parts) > 1 {
+		l.stoch(1, pre, s.Stoch.rows(&m.cfg, lo, hi), &m.cfg)
+	}
+}
+
+// Backward takes the gradient of the last Forward's output and writes the
+// parameters' gradient to grad. Where dx is not nil it gets the gradient of
+// the vectors or deterministic states, and dz that of the dense stochastic
+// states.
+func (m *MLP) Backward(dout, grad, dx, dz []float32) {
+	m.dout, m.dx, m.dz = dout, dx, dz
+	for _, c := range m.caches {
+		clear(c.dscale)
+	}
+	m.pool.Run(blocks(m.rows, headRows), m.backF)
+
+	m.grad = grad
+	m.grads.run()
+}
+
+// gradJobs are the jobs that write the gradients of all weights to m.grad.
+func (m *MLP) gradJobs() []func() {
+	var list []func()
+	if out := m.net.out; out != nil {
+		last := m.caches[len(m.caches)-1]
+		list = append(list, func() { out.denseGrad(m.grad, 0, last.y, last.n, m.dout) },
+			func() { out.biasGrad(m.grad, m.dout) })
+	}
+	for i, l := range m.net.hidden {
+		c := m.caches[i]
+		list = append(list, func() {
+			x := m.input.Vector
+			switch {
+			case i > 0:
+				x = m.caches[i-1].y
+			case x == nil:
+				x = m.input.States.Deter
+			}
+			l.denseGrad(m.grad, 0, x, l.parts[0].in, c.dpre)
+		})
+		if len(l.parts) > 1 {
+			list = append(list, func() { l.stochGrad(m.grad, 1, m.input.States.Stoch, &m.cfg, c.dpre) })
+		}
+		list = append(list, func() {
+			l.biasGrad(m.grad, c.dpre)
+			l.scaleGrad(c, m.grad)
+		})
+	}
+	return list
+}
+
+func (m *MLP) backBlocks(from, to int) {
+	n := m.OutLen()
+	at := m.pool.Part(from, blocks(m.rows, headRows)) * headRows
+	for b := from; b < to; b++ {
+		lo, hi := b*headRows, min((b+1)*headRows, m.rows)
+		end := at + hi - lo // of the scratch
+		dy := m.dout[lo*n : hi*n]
+		if m.net.out != nil {
+			w := m.net.out.parts[0].in
+			dx := m.dyScratch[at*w : end*w]
+			m.net.out.denseBack(0, dx, w, dy, false)
+			dy = dx
+		}
+		for i := len(m.net.hidden) - 1; i >= 0; i-- {
+			l := m.net.hidden[i]
+			l.activateBack(m.caches[i], dy, lo, hi, b)
+			dpre := m.caches[i].dpreRows(lo, hi)
+			w := l.parts[0].in
+			if i > 0 {
+				dy = m.dyScratch[at*w : end*w]
+				l.denseBack(0, dy, w, dpre, false)
+				continue
+			}
+			if m.dx != nil {
+				l.denseBack(0, m.dx[lo*w:hi*w], w, dpre, false)
+			}
+			if m.dz != nil && len(l.parts) > 1 {
+				w := l.parts[1].in
+				l.denseBack(1, m.dz[lo*w:hi*w], w, dpre, false)
+			}
+		}
+	}
+}
+
+// Rows is the number of rows that the runner was made for.
+func (m *MLP) Rows() int { return m.rows }
+
+// ReadsStoch says whether the network reads the stochastic state.
+func (m *MLP) ReadsStoch() bool { return len(m.net.hidden[0].parts) > 1 }
