@@ -1,0 +1,177 @@
+package actor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dreamfleet/dreamfleet/protocol"
+)
+
+// drainTimeout bounds what Run does after its context has ended: a third of the
+// time in which a whole process is expected to be gone.
+const drainTimeout = 3 * time.Second
+
+// Run acts until ctx ends, then sends what is complete and what is not. What
+// can not be sent in time is reported in the log and in Stats; it is no error.
+func (a *Actor) Run(ctx context.Context) error {
+	// A replay that has what it wants says so within its interval; by then
+	// environments that did not wait for it would have made tens of thousands
+	// of steps.
+	a.flow.CompareAndSwap(nil, &told{flow: protocol.Flow{Hold: true, Reason: "the replay has not been heard of yet"}, at: time.Now()})
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { a.sender.run(sending) })
+	defer wg.Wait()
+	defer cancel()
+
+	var gate gate
+	for ctx.Err() == nil {
+		if a.hold(ctx, &gate) || a.outrun(ctx) {
+			continue
+		}
+		if err := a.Tick(); err != nil {
+			return err
+		}
+		gate.left--
+	}
+	return a.drain(sending)
+}
+
+// hold waits while the replay wants none, and reports whether it did.
+func (a *Actor) hold(ctx context.Context, gate *gate) bool {
+	gate.hear(a.flow.Load(), leaveChunks*a.cfg.ChunkLength)
+	wait := gate.wait(time.Now())
+	if wait <= 0 {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-a.flowCome:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// outrun waits while the bus is taking chunks more slowly than the environments
+// make them, and reports whether it did. One chunk of each stream under way and
+// one waiting keep the bus busy; more would only be older when they arrive, and
+// come in after the replay has said hold. In an outage nothing waits: the spool
+// fills, and then its oldest chunks make way.
+func (a *Actor) outrun(ctx context.Context) bool {
+	changed := a.spool.crowded(2 * len(a.rollout.streams))
+	if changed == nil {
+		return false
+	}
+	if _, outage := a.sender.pause(); outage {
+		return false
+	}
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// SetFlow takes in what the replay says.
+func (a *Actor) SetFlow(f protocol.Flow) {
+	a.flow.Store(&told{flow: f, at: time.Now()})
+	select {
+	case a.flowCome <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Actor) drain(ctx context.Context) error {
+	a.rollout.finishPartial(a.spool.add)
+	a.show()
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := a.spool.drained(ctx); err != nil {
+		chunks, bytes, _ := a.spool.level()
+		a.log.Warn("actor ends with chunks unsent", "actor", a.cfg.Name, "chunks", chunks, "bytes", bytes)
+	}
+	return nil
+}
+
+// Bus is the connection of a process that acts. *protocol.Bus is one.
+type Bus interface {
+	Publisher
+	FollowParams(ctx context.Context, deliver func(version uint64, blob []byte)) error
+	FollowFlow(ctx context.Context, handler func(protocol.Flow)) error
+	Heartbeat(ctx context.Context, status func() []byte) error
+}
+
+// followRetry spaces attempts at following the bus after an error; the
+// connection itself comes back without.
+const followRetry = time.Second
+
+// Serve runs the actors of a process on one connection until ctx ends and all
+// have drained, or until one fails.
+func Serve(ctx context.Context, bus Bus, log hclog.Logger, actors ...*Actor) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var side sync.WaitGroup
+	defer side.Wait()
+	keep := func(what string, follow func() error) {
+		side.Go(func() {
+			for ctx.Err() == nil {
+				if err := follow(); ctx.Err() == nil {
+					log.Warn("following broke off, trying again", "what", what, "error", err)
+					sleep(ctx, followRetry)
+				}
+			}
+		})
+	}
+	keep("parameters", func() error {
+		return bus.FollowParams(ctx, func(version uint64, blob []byte) {
+			for _, a := range actors {
+				a.SetParams(version, blob)
+			}
+		})
+	})
+	keep("flow", func() error {
+		return bus.FollowFlow(ctx, func(f protocol.Flow) {
+			for _, a := range actors {
+				a.SetFlow(f)
+			}
+		})
+	})
+	keep("heartbeat", func() error { return bus.Heartbeat(ctx, func() []byte { return status(actors) }) })
+
+	errs := make([]error, len(actors))
+	var acting sync.WaitGroup
+	for i, a := range actors {
+		acting.Go(func() {
+			if errs[i] = a.Run(ctx); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	acting.Wait()
+	cancel()
+	return errors.Join(errs...)
+}
+
+// status is the heartbeat's text: JSON, the Stats of as many actors as fit.
+func status(actors []*Actor) []byte {
+	stats := make([]Stats, 0, len(actors))
+	for _, a := range actors[:min(len(actors), maxStatus)] {
+		stats = append(stats, a.Stats())
+	}
+	text, err := json.Marshal(stats)
+	if err != nil {
+		return fmt.Appendf(nil, "%q", err) // Stats holds nothing that JSON lacks
+	}
+	return text
+}
+
+// maxStatus keeps a heartbeat below the 16 KiB that its bucket takes.
+const maxStatus = 16
