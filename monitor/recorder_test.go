@@ -1,0 +1,173 @@
+package monitor
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func openRecorder(t *testing.T, cfg RecorderConfig) *Recorder {
+	t.Helper()
+	r, err := OpenRecorder(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func readFile(t *testing.T, path ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestRecorderWritesSortedExactLines(t *testing.T) {
+	dir := t.TempDir()
+	now := time.UnixMilli(1700000000250)
+	r := openRecorder(t, RecorderConfig{Dir: dir, Now: func() time.Time { return now }})
+	values := map[string]float64{
+		"z": 1.0 / 3, "a": math.NaN(), "loss/model": -0.5, "n": 1e6, "tiny": 5e-324, "huge": math.MaxFloat64, `q"`: 0, "inf": math.Inf(-1),
+	}
+	if err := r.Record(7, values); err != nil {
+		t.Fatal(err)
+	}
+	line := readFile(t, dir, MetricsFile)
+	want := `{"step":7,"time":1700000000.250,"a":null,"huge":1.7976931348623157e+308,"inf":null,"loss/model":-0.5,"n":1000000,"q\"":0,"tiny":5e-324,"z":0.3333333333333333}` + "\n"
+	if line != want {
+		t.Errorf("got  %swant %s", line, want)
+	}
+	if n := r.NonFinite(); n != 2 {
+		t.Errorf("%d values counted as not finite, want 2", n)
+	}
+	back, err := ReadMetrics(dir)
+	if err != nil || len(back) != 1 {
+		t.Fatalf("%d lines, %v", len(back), err)
+	}
+	if back[0].Step != 7 || back[0].Time != 1700000000.25 {
+		t.Errorf("read back step %d, time %v", back[0].Step, back[0].Time)
+	}
+	for name, v := range values {
+		got := back[0].Values[name]
+		if null := math.IsNaN(v) || math.IsInf(v, 0); null != math.IsNaN(got) || !null && got != v {
+			t.Errorf("%s: wrote %v, read %v", name, v, got)
+		}
+	}
+	if err := r.Record(8, map[string]float64{"time": 1}); err == nil {
+		t.Error("a value named time was taken")
+	}
+}
+
+func TestLockstepWritesTheSameBytes(t *testing.T) {
+	var files [2]map[string]string
+	for i := range files {
+		dir := t.TempDir()
+		r := openRecorder(t, RecorderConfig{Dir: dir})
+		for step := range int64(20) {
+			if err := r.Record(step, map[string]float64{"a": math.Sqrt(float64(step)), "b": 1, "c": 2, "d": 3}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		files[i] = make(map[string]string)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			files[i][e.Name()] = readFile(t, dir, e.Name())
+		}
+	}
+	if len(files[0]) != 2 || !reflect.DeepEqual(files[0], files[1]) {
+		t.Errorf("two runs wrote different files: %v", files)
+	}
+	if strings.Contains(files[0][MetricsFile], "time") {
+		t.Error("a time was written")
+	}
+}
+
+func TestResumeDropsLaterAndTornLines(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, MetricsFile)
+	text := "{\"step\":10,\"time\":1.5,\"a\":1}\n{\"step\":20,\"a\":2}\n{\"step\":20,\"b\":2}\n{\"step\":30,\"a\":3}\n{\"step\":40,\"a"
+	for _, test := range []struct {
+		step int64
+		want string
+	}{
+		{20, "{\"step\":10,\"time\":1.5,\"a\":1}\n{\"step\":20,\"a\":2}\n{\"step\":20,\"b\":2}\n"},
+		{100, text[:strings.LastIndex(text, "{")]},
+		{0, ""},
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r := openRecorder(t, RecorderConfig{Dir: dir, Step: test.step})
+		if err := r.Record(test.step+1, nil); err != nil {
+			t.Fatal(err)
+		}
+		got := readFile(t, path)
+		if kept := got[:strings.LastIndex(got, "{")]; kept != test.want {
+			t.Errorf("resumed at %d:\ngot  %q\nwant %q", test.step, kept, test.want)
+		}
+	}
+}
+
+func TestMetricsThatAreNone(t *testing.T) {
+	for _, line := range []string{"x\n", "{}\n", `{"step":1.5}` + "\n", `{"step":null}` + "\n", `{"step":1,"a":"b"}` + "\n", "[1]\n", strings.Repeat(" ", maxLine+1) + "\n"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, MetricsFile)
+		if err := os.WriteFile(path, []byte("{\"step\":1}\n"+line), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadMetrics(dir); err == nil || !strings.Contains(err.Error(), path+":2: ") {
+			t.Errorf("%.40q: read with %v", line, err)
+		}
+		if _, err := OpenRecorder(RecorderConfig{Dir: dir, Step: 5}); err == nil {
+			t.Errorf("%.40q: resumed over it", line)
+		}
+		if got := readFile(t, path); got != "{\"step\":1}\n"+line {
+			t.Errorf("%.40q: the file was changed", line)
+		}
+	}
+}
+
+func TestRecorderServesSeveralGoroutines(t *testing.T) {
+	dir := t.TempDir()
+	r := openRecorder(t, RecorderConfig{Dir: dir})
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 50 {
+				if err := r.Record(int64(i), map[string]float64{"g": float64(g), "nan": math.NaN()}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	lines, err := ReadMetrics(dir)
+	if err != nil || len(lines) != 200 || r.NonFinite() != 200 {
+		t.Errorf("%d lines, %d not finite, %v", len(lines), r.NonFinite(), err)
+	}
+}
+
+// FuzzMetrics gives any line to the reader, which must answer with values or an error.
+func FuzzMetrics(f *testing.F) {
+	f.Add([]byte(`{"step":1,"time":2.5,"a":null,"b":-1e300}`))
+	f.Add([]byte(`{"step":1e15}`))
+	f.Add([]byte(`[{"step":{}}]`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		m, err := parseMetrics(line)
+		if err == nil && !json.Valid(line) {
+			t.Errorf("%q was read as %v", line, m)
+		}
+	})
+}

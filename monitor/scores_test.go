@@ -1,0 +1,57 @@
+package monitor
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+func TestScoresAreDreamersFormat(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "scores.json")
+	for _, s := range []struct {
+		method string
+		seed   uint64
+		x, y   float64
+	}{{"dreamer", 3, 0, 21.5}, {"dreamer", 3, 20000, math.Inf(1)}, {"dreamer", 4, 0, 20}, {"left", 3, 0, 1}, {"dreamer", 3, 40000, 1.25}} {
+		if err := AppendScore(path, "loadbalance", s.method, s.seed, s.x, s.y); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := `[{"task":"loadbalance","method":"dreamer","seed":3,"xs":[0,20000,40000],"ys":[21.5,null,1.25]},` +
+		`{"task":"loadbalance","method":"dreamer","seed":4,"xs":[0],"ys":[20]},` +
+		`{"task":"loadbalance","method":"left","seed":3,"xs":[0],"ys":[1]}]` + "\n"
+	if got := readFile(t, path); got != want {
+		t.Errorf("got  %swant %s", got, want)
+	}
+	// A run resumed at 15000 evaluates at 20000 again, and what lay beyond is not its own.
+	if err := AppendScore(path, "loadbalance", "dreamer", 3, 20000, 2); err != nil {
+		t.Fatal(err)
+	}
+	list, err := ReadScores(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := (Scores{"loadbalance", "dreamer", 3, []float64{0, 20000}, []float64{21.5, 2}}); !reflect.DeepEqual(list[0], s) {
+		t.Errorf("got %v, want %v", list[0], s)
+	}
+}
+
+func TestScoresThatAreNone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "scores.json")
+	if list, err := ReadScores(path); list != nil || err != nil {
+		t.Errorf("no file: %v, %v", list, err)
+	}
+	for _, text := range []string{"", "{}", `[{"xs":[1],"ys":[]}]`, `[{"seed":-1}]`, `[{"xs":["a"]}]`} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadScores(path); err == nil {
+			t.Errorf("%q was read", text)
+		}
+		if err := AppendScore(path, "t", "m", 0, 1, 1); err == nil || readFile(t, path) != text {
+			t.Errorf("%q was written over: %v", text, err)
+		}
+	}
+}
