@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/dreamfleet/dreamfleet/bench"
+)
+
+func runBenchCommand(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	cmd := newBenchCommand()
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+// Each line is one figure with the seven keys that programs rely on.
+func TestBenchAsJSON(t *testing.T) {
+	out, err := runBenchCommand(t, "env", "--json", "--dir", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(out) {
+		var keys map[string]any
+		if err := json.Unmarshal([]byte(line), &keys); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{"name", "config", "value", "unit", "limit", "limit_kind", "ratio"} {
+			if _, ok := keys[key]; !ok {
+				t.Errorf("%s is missing in %s", key, line)
+			}
+		}
+		var r bench.Result
+		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Value <= 0 {
+			t.Errorf("%s: %v", line, err)
+		}
+		names = append(names, r.Name)
+	}
+	if got := strings.Join(names, " "); got != "machine/peak env/simulator env/trial" {
+		t.Errorf("figures %s", got)
+	}
+}
+
+func TestBenchArguments(t *testing.T) {
+	for want, args := range map[string][]string{
+		`invalid argument "nothing"`: {"nothing"},
+		"--threads is 0":             {"env", "--threads", "0"},
+		"--rounds is 4, at least 5":  {"env", "--rounds", "4"},
+		"--dir: stat /no/such/place": {"env", "--dir", "/no/such/place"},
+	} {
+		if _, err := runBenchCommand(t, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+}

@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dreamfleet/dreamfleet/actor"
+	"github.com/dreamfleet/dreamfleet/learner"
+	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/replay"
+)
+
+// joinFlags are those of a role that takes the run's configuration from the bus.
+type joinFlags struct {
+	url, creds, ca, run, name, level string
+}
+
+func (f *joinFlags) register(cmd *cobra.Command, run string) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "host"
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.url, "nats", "", "`addresses` of the NATS servers, separated by commas (default: DREAMFLEET_NATS_URL)")
+	flags.StringVar(&f.creds, "creds", "", "`file` with an NKey seed or credentials (default: DREAMFLEET_NATS_CREDS)")
+	flags.StringVar(&f.ca, "ca", "", "PEM `file` of the authority that signed the servers' certificate")
+	flags.StringVar(&f.run, "run", filepath.Join("runs", "small"), run)
+	flags.StringVar(&f.name, "name", runName(host), "`name` of this process, for the others")
+	flags.StringVar(&f.level, "log-level", "info", "trace, debug, info, warn or error")
+}
+
+// join connects and waits for the run's configuration, so that starting order does not matter.
+func (f *joinFlags) join(cmd *cobra.Command, role protocol.Role) (protocol.Config, *protocol.Bus, hclog.Logger, error) {
+	log := newLogger(f.level, cmd.ErrOrStderr())
+	own := protocol.DefaultConfig()
+	own.MergeEnvironment(os.LookupEnv)
+	if f.url != "" {
+		own.Bus.URL = f.url
+	}
+	if f.creds != "" {
+		own.Bus.Creds = f.creds
+	}
+	own.Bus.CA, own.Run = f.ca, runName(f.run)
+	if own.Bus.URL == "" {
+		return own, nil, log, fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
+	}
+	ctx := cmd.Context()
+	bus, err := protocol.Connect(ctx, busConfig(own, nil, role, f.name), log.Named("bus"))
+	if err != nil {
+		return own, nil, log, err
+	}
+	document, err := bus.GetConfig(ctx)
+	if err != nil {
+		bus.Close()
+		return own, nil, log, err
+	}
+	cfg, err := protocol.DecodeConfig("the configuration of run "+own.Run, document)
+	if err != nil {
+		bus.Close()
+		return own, nil, log, err
+	}
+	cfg.Bus = own.Bus
+	return cfg, bus, log, nil
+}
+
+func newActorCommand() *cobra.Command {
+	var f joinFlags
+	cmd := &cobra.Command{
+		Use:   "actor",
+		Short: "Act for a run whose bus is elsewhere",
+		Long: `Run a process's actors: environments under the run's newest policy, whose trajectories go to the
+replay. Everything but the bus's address comes from the run's configuration on the bus, so that as
+many actors as there are machines can join and leave at any time.`,
+		Example: `  dreamfleet actor --nats nats://10.0.0.5:4222 --run small`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, bus, log, err := f.join(cmd, protocol.RoleActor)
+			if err != nil {
+				return ended(cmd.Context(), err)
+			}
+			defer bus.Close()
+			w, err := newWorld(cfg)
+			if err != nil {
+				return err
+			}
+			var actors []*actor.Actor
+			for i := range cfg.Actor.Count {
+				name, err := actor.Incarnate(f.name[:min(len(f.name), protocol.MaxName-12)] + fmt.Sprintf("-%d", i))
+				if err != nil {
+					return err
+				}
+				a, err := newActor(cfg, w, bus, i, name, log.Named("actor"))
+				if err != nil {
+					return err
+				}
+				actors = append(actors, a)
+			}
+			log.Info("acting", "run", cfg.Run, "actors", len(actors), "environments", cfg.Actor.Envs)
+			return actor.Serve(cmd.Context(), bus, log.Named("actor"), actors...)
+		},
+	}
+	f.register(cmd, "`name` or folder of the run")
+	return cmd
+}
+
+func newReplayCommand() *cobra.Command {
+	var f joinFlags
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Keep the replay of a run whose bus is elsewhere",
+		Long: `Store a run's trajectories in its folder here, acknowledge them once they are on disk, and serve
+batches to the learner. Everything else comes from the run's configuration on the bus.`,
+		Example: `  dreamfleet replay --nats nats://10.0.0.5:4222 --run /var/lib/dreamfleet/small`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, bus, log, err := f.join(cmd, protocol.RoleReplay)
+			if err != nil {
+				return ended(cmd.Context(), err)
+			}
+			defer bus.Close()
+			if err := os.MkdirAll(f.run, 0o755); err != nil {
+				return fmt.Errorf("run folder: %w", err)
+			}
+			unlock, err := lockRun(filepath.Clean(f.run), "replay.lock")
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			store, err := openReplay(cfg, f.run, "", log.Named("replay"))
+			if err != nil {
+				return err
+			}
+			log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", f.run)
+			service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: saveInterval}
+			return errors.Join(service.Run(cmd.Context()), store.Close())
+		},
+	}
+	f.register(cmd, "run `folder`; its last part names the run on the bus")
+	return cmd
+}
+
+func newLearnerCommand() *cobra.Command {
+	var flags configFlags
+	var url string
+	cmd := &cobra.Command{
+		Use:   "learner",
+		Short: "Train a run whose bus is elsewhere",
+		Long: `Train on what a run's replay serves and broadcast the parameters to its actors. The learner brings
+the run's configuration to the bus, where actors and replay wait for it, and keeps the run folder:
+configuration, metrics, checkpoints and scores. It ends the run as 'train' does.`,
+		Example: `  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small
+
+  # Everything that goes into and comes out of one training step, to compute it again elsewhere.
+  dreamfleet learner dump --run runs/small --out step.safetensors`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if url != "" {
+				flags.sets = append(flags.sets, "bus.url="+url)
+			}
+			cfg, dir, err := flags.resolve(cmd, os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			switch {
+			case cfg.Bus.URL == "":
+				return fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
+			case cfg.Lockstep:
+				return fmt.Errorf("%w: lockstep needs all roles in one process: use 'dreamfleet train'", protocol.ErrConfig)
+			}
+			return ended(cmd.Context(), learn(cmd, cfg, dir))
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().StringVar(&url, "nats", "", "`addresses` of the NATS servers (default: DREAMFLEET_NATS_URL)")
+	cmd.AddCommand(newDumpCommand())
+	return cmd
+}
+
+// ended drops the error of a command that was asked to end while it waited.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// learn is the learner's role by itself.
+func learn(cmd *cobra.Command, cfg protocol.Config, dir string) error {
+	ctx := cmd.Context()
+	log := newLogger(cfg.Log.Level, cmd.ErrOrStderr())
+	unlock, err := claimRun(dir, cfg)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	w, err := newWorld(cfg)
+	if err != nil {
+		return err
+	}
+	e, err := newEvaluator(cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
+	if err != nil {
+		return err
+	}
+	agent, err := newAgent(cfg, w)
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	bus, err := protocol.Connect(ctx, busConfig(cfg, nil, protocol.RoleLearner, "learner"), log.Named("bus"))
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	document, err := cfg.Encode()
+	if err != nil {
+		return err
+	}
+	if err := bus.PutConfig(ctx, document); err != nil {
+		return err
+	}
+	updates, err := savedUpdates(dir, log)
+	if err != nil {
+		return err
+	}
+	watch, err := newWatch(cfg, dir, updates, e, cmd.OutOrStdout(), log)
+	if err != nil {
+		return err
+	}
+	defer watch.recorder.Close()
+	broadcaster, err := bus.NewBroadcaster(ctx)
+	if err != nil {
+		return err
+	}
+	defer broadcaster.Close()
+	remote, err := bus.RemoteReplay(cfg.Learner.BatchSize, cfg.Learner.BatchLength)
+	if err != nil {
+		return err
+	}
+	loop, err := newLoop(cfg, dir, learner.Deps{
+		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Log: log.Named("learner"),
+	})
+	if err != nil {
+		return err
+	}
+	var flow atomic.Pointer[protocol.Flow]
+	flow.Store(&protocol.Flow{})
+	watch.updates = loop.Updates
+	watch.replay = func() replay.Stats {
+		f := flow.Load()
+		return replay.Stats{Inserted: f.Inserts, Sampled: f.Samples, Steps: int(min(f.Inserts, uint64(cfg.Replay.Capacity)))}
+	}
+
+	budget, cancel := budgeted(ctx, cfg)
+	defer cancel(nil)
+	side, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error { return watch.run(side, cancel) })
+	group.Go(func() error {
+		return ended(side, bus.FollowFlow(side, func(f protocol.Flow) { flow.Store(&f) }))
+	})
+	err = loop.Run(budget)
+	cause := context.Cause(budget)
+	stop()
+	if err := errors.Join(err, group.Wait()); err != nil {
+		return err
+	}
+	blob, err := agent.Params(nil)
+	if err != nil {
+		return err
+	}
+	return watch.report(ctx, reason(ctx, cause), blob)
+}
+
+// savedUpdates is the number of updates of a run's newest checkpoint, 0 for a new run.
+func savedUpdates(dir string, log hclog.Logger) (int64, error) {
+	ckpt, err := learner.Latest(filepath.Join(dir, checkpointDir), log)
+	switch {
+	case errors.Is(err, learner.ErrNoCheckpoint):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	return ckpt.Manifest.Updates, nil
+}
+
+func newDumpCommand() *cobra.Command {
+	var run, out, level string
+	cmd := &cobra.Command{
+		Use:   "dump",
+		Short: "Write one training step with all that goes in and comes out",
+		Long: `Make one training step from a run's newest checkpoint on a batch of its replay and write the batch,
+every random draw, parameters, optimiser and normaliser before and after, the losses and all
+gradients as one safetensors file, so that the step can be computed again in another framework. The
+run itself is left as it is. docs/formats.md lists the tensors.`,
+		Example: `  dreamfleet learner dump --run runs/small --out step.safetensors`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := savedConfig(run)
+			if err != nil {
+				return err
+			}
+			return dump(cmd.Context(), cfg, run, out, newLogger(level, cmd.ErrOrStderr()))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&run, "run", filepath.Join("runs", "small"), "run `folder`, its roles not running")
+	flags.StringVar(&out, "out", "step.safetensors", "`file` to write")
+	flags.StringVar(&level, "log-level", "warn", "trace, debug, info, warn or error")
+	must(cmd.MarkFlagDirname("run"))
+	return cmd
+}
+
+func dump(ctx context.Context, cfg protocol.Config, dir, out string, log hclog.Logger) (err error) {
+	unlock, err := lockRun(dir, "lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	w, err := newWorld(cfg)
+	if err != nil {
+		return err
+	}
+	agent, err := savedAgent(cfg, w, dir, log)
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	cfg.Replay.Slack = 1e6 // the limiter is not asked for leave, and its state not saved
+	store, err := openReplay(cfg, dir, "", log.Named("replay"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	var batch protocol.Batch
+	if err := store.Sample(ctx, &batch, cfg.Learner.BatchSize, cfg.Learner.BatchLength); err != nil {
+		return err
+	}
+	f, err := os.Create(out)
+	if err != nil {
+		return err
+	}
+	return errors.Join(agent.Dump(f, &batch), f.Close())
+}

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dreamfleet/dreamfleet/actor"
+	"github.com/dreamfleet/dreamfleet/learner"
+	"github.com/dreamfleet/dreamfleet/learner/dreamer"
+	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/replay"
+)
+
+func newTrainCommand() *cobra.Command {
+	var flags configFlags
+	cmd := &cobra.Command{
+		Use:   "train",
+		Short: "Train with all roles in this process",
+		Long: `Train a run with actors, bus, replay and learner in one process, and score the policy beside the
+heuristics at the end. A run is a folder; the same command on the same folder goes on with it.
+
+The run ends when its budget of environment steps or of wall-clock time is used up, whichever comes
+first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second one ends at once.`,
+		Example: `  # Learn Park's load balancing on two cores in less than 20 minutes; again to go on.
+  dreamfleet train --preset small
+
+  # Another model, another folder, another seed.
+  dreamfleet train --preset small --set model.deter=512 --run runs/wide --seed 1
+
+  # Two runs of one seed, equal to the byte.
+  dreamfleet train --preset debug --run runs/a --lockstep --seed 7
+  dreamfleet train --preset debug --run runs/b --lockstep --seed 7
+
+  # Let actors in other processes join.
+  dreamfleet train --preset small --set bus.listen=127.0.0.1:4222
+  dreamfleet actor --nats nats://127.0.0.1:4222 --run small`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, dir, err := flags.resolve(cmd, os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			return train(cmd.Context(), cfg, dir, cmd.OutOrStdout())
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+// training is a run with all its roles in this process.
+type training struct {
+	cfg   protocol.Config
+	dir   string
+	out   io.Writer
+	log   hclog.Logger
+	world *world
+
+	server  *protocol.Server
+	buses   map[protocol.Role]*protocol.Bus
+	store   *replay.Store
+	service *replay.Service
+	agent   *dreamer.Agent
+	actors  []*actor.Actor
+	loop    *learner.Loop
+	watch   *watch
+}
+
+// train runs a configuration in a run folder to the end of its budget or until ctx ends.
+func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) (err error) {
+	t := &training{cfg: cfg, dir: dir, out: out, buses: map[protocol.Role]*protocol.Bus{}}
+	unlock, err := claimRun(dir, cfg)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	logFile, err := os.OpenFile(filepath.Join(dir, "log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	defer func() { err = errors.Join(err, logFile.Close()) }()
+	t.log = newLogger(cfg.Log.Level, logFile)
+
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := t.open(ctx); err != nil {
+		return err
+	}
+	why, err := t.run(ctx)
+	if err != nil {
+		return err
+	}
+	blob, err := t.agent.Params(nil)
+	if err != nil {
+		return err
+	}
+	return t.watch.report(ctx, why, blob)
+}
+
+// open builds the roles from the bus upwards.
+func (t *training) open(ctx context.Context) (err error) {
+	if t.world, err = newWorld(t.cfg); err != nil {
+		return err
+	}
+	if t.agent, err = newAgent(t.cfg, t.world); err != nil {
+		return err
+	}
+	evaluator, err := newEvaluator(t.cfg, t.world, t.cfg.Evaluate.Seeds, t.cfg.Evaluate.Jobs)
+	if err != nil {
+		return err
+	}
+	if t.cfg.Lockstep {
+		// What is on its way when a run stops is played again, to the byte.
+		if err := os.RemoveAll(filepath.Join(t.dir, natsDir)); err != nil {
+			return fmt.Errorf("lockstep: %w", err)
+		}
+	}
+	if t.server, err = startServer(t.cfg, t.dir, t.log); err != nil {
+		return err
+	}
+	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleActor} {
+		bus, err := protocol.Connect(ctx, busConfig(t.cfg, t.server, role, string(role)), t.log.Named(string(role)))
+		if err != nil {
+			return err
+		}
+		t.buses[role] = bus
+	}
+	document, err := t.cfg.Encode()
+	if err != nil {
+		return err
+	}
+	if err := t.buses[protocol.RoleLearner].PutConfig(ctx, document); err != nil {
+		return err
+	}
+
+	updates, state := int64(0), ""
+	ckpt, err := learner.Latest(filepath.Join(t.dir, checkpointDir), t.log)
+	switch {
+	case err == nil:
+		updates = ckpt.Manifest.Updates
+		if t.cfg.Lockstep {
+			state = ckpt.Dir
+		}
+	case !errors.Is(err, learner.ErrNoCheckpoint):
+		return err
+	}
+	if t.store, err = openReplay(t.cfg, t.dir, state, t.log.Named("replay")); err != nil {
+		return err
+	}
+	if t.watch, err = newWatch(t.cfg, t.dir, updates, evaluator, t.out, t.log); err != nil {
+		return err
+	}
+	t.watch.replay = t.store.Stats
+	t.service = &replay.Service{
+		Store: t.store, Bus: t.buses[protocol.RoleReplay], Log: t.log.Named("replay"), Inserted: t.watch.inserted,
+	}
+	if !t.cfg.Lockstep {
+		t.service.SaveEvery = saveInterval
+	}
+	return t.openActorsAndLearner(ctx)
+}
+
+// saveInterval bounds what a crash costs the limiter and the samplers: their place, never steps.
+const saveInterval = 30 * time.Second
+
+func (t *training) openActorsAndLearner(ctx context.Context) error {
+	for i := range t.cfg.Actor.Count {
+		name := fmt.Sprintf("local-%d", i)
+		if !t.cfg.Lockstep {
+			var err error
+			if name, err = actor.Incarnate(name); err != nil {
+				return err
+			}
+		}
+		a, err := newActor(t.cfg, t.world, t.buses[protocol.RoleActor], i, name, t.log.Named("actor"))
+		if err != nil {
+			return err
+		}
+		t.actors = append(t.actors, a)
+	}
+	deps := learner.Deps{
+		Source:    storeSource{t.store, t.cfg.Learner.BatchSize, t.cfg.Learner.BatchLength},
+		Algorithm: t.agent, Recorder: t.watch, Log: t.log.Named("learner"),
+	}
+	if t.cfg.Lockstep {
+		deps.Publisher = direct{t}
+		deps.Extra = t.lockstepParts()
+	} else {
+		broadcaster, err := t.buses[protocol.RoleLearner].NewBroadcaster(ctx)
+		if err != nil {
+			return err
+		}
+		deps.Publisher = tap{broadcaster, t.watch}
+	}
+	var err error
+	if t.loop, err = newLoop(t.cfg, t.dir, deps); err != nil {
+		return err
+	}
+	t.watch.actors, t.watch.updates = t.actors, t.loop.Updates
+	return nil
+}
+
+// run trains until the budget is used up or ctx ends and says which. Roles stop in the order in
+// which trajectories flow, so that what was acted arrives.
+func (t *training) run(ctx context.Context) (why string, err error) {
+	budget, cancel := budgeted(ctx, t.cfg)
+	defer cancel(nil)
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	storing, stopStoring := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStoring()
+	var side errgroup.Group
+	side.Go(func() error { return t.watch.run(watching, cancel) })
+	side.Go(func() error {
+		err := t.service.Run(storing)
+		if err != nil {
+			cancel(err)
+		}
+		return err
+	})
+	if t.cfg.Lockstep {
+		err = t.lockstep(budget, cancel)
+	} else {
+		err = t.free(budget)
+	}
+	cause := context.Cause(budget)
+	cancel(nil)
+	stopWatching()
+	stopStoring()
+	if err := errors.Join(err, side.Wait()); err != nil {
+		return "", err
+	}
+	return reason(ctx, cause), nil
+}
+
+// budgeted is ctx, ending when the run's wall-clock time is used up. Its cause says so.
+func budgeted(ctx context.Context, cfg protocol.Config) (context.Context, context.CancelCauseFunc) {
+	budget, cancel := context.WithCancelCause(ctx)
+	if d := cfg.Budget.Duration; d > 0 {
+		timer := time.AfterFunc(d, func() { cancel(fmt.Errorf("the budget of %v is used up", d)) })
+		context.AfterFunc(budget, func() { timer.Stop() })
+	}
+	return budget, cancel
+}
+
+// errSteps is why a run ends whose steps are used up.
+type errSteps struct{ limit int64 }
+
+func (e errSteps) Error() string {
+	return fmt.Sprintf("the budget of %d environment steps is used up", e.limit)
+}
+
+// reason says why a run ended.
+func reason(ctx context.Context, cause error) string {
+	if ctx.Err() != nil {
+		return "interrupted"
+	}
+	return cause.Error()
+}
+
+// free lets actors and learner run side by side until ctx ends.
+func (t *training) free(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	acting := make(chan struct{})
+	learning, stopLearning := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLearning()
+	group.Go(func() error {
+		defer close(acting)
+		return actor.Serve(ctx, t.buses[protocol.RoleActor], t.log.Named("actor"), t.actors...)
+	})
+	group.Go(func() error { return t.loop.Run(learning) })
+	group.Go(func() error {
+		<-ctx.Done()
+		stopLearning()
+		<-acting
+		return nil
+	})
+	return group.Wait()
+}
+
+// close ends what open began, as far as it came.
+func (t *training) close() error {
+	var errs []error
+	if t.store != nil {
+		errs = append(errs, t.store.Close())
+	}
+	if t.watch != nil {
+		errs = append(errs, t.watch.recorder.Close())
+	}
+	for _, bus := range t.buses {
+		bus.Close()
+	}
+	if t.server != nil {
+		t.server.Close()
+	}
+	if t.agent != nil {
+		errs = append(errs, t.agent.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// storeSource is the replay of this process as the learner's source.
+type storeSource struct {
+	store        *replay.Store
+	size, length int
+}
+
+func (s storeSource) Sample(ctx context.Context, dst *protocol.Batch) error {
+	return s.store.Sample(ctx, dst, s.size, s.length)
+}
+
+func (s storeSource) Refresh(_ context.Context, r *protocol.Refresh) error {
+	_, err := s.store.Refresh(r)
+	return err
+}

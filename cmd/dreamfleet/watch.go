@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/term"
+
+	"github.com/dreamfleet/dreamfleet/actor"
+	"github.com/dreamfleet/dreamfleet/learner"
+	"github.com/dreamfleet/dreamfleet/monitor"
+	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/replay"
+)
+
+// watch looks at a run from outside: it ends it when its steps are used up, evaluates now and
+// then, records metrics and shows progress.
+type watch struct {
+	cfg       protocol.Config
+	dir       string
+	out       io.Writer
+	log       hclog.Logger
+	evaluator *evaluator
+	recorder  *monitor.Recorder
+	replay    func() replay.Stats // of a replay elsewhere only Inserted and Sampled are known
+	actors    []*actor.Actor      // of this process
+	updates   func() int64
+	started   time.Time
+	arrived   chan struct{} // a token after an insert
+
+	mu       sync.Mutex
+	blob     []byte             // newest parameters
+	values   map[string]float64 // of the last record
+	episodes int                // ended since the last record
+	jct      float64            // their summed mean job completion times
+	latest   *monitor.Evaluation
+	phase    string
+}
+
+// newWatch opens the metrics of a run folder, to go on after so many updates. Replay and updates
+// are to be set before it runs.
+func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out io.Writer, log hclog.Logger) (*watch, error) {
+	now := time.Now
+	if cfg.Lockstep {
+		now = nil
+	}
+	recorder, err := monitor.OpenRecorder(monitor.RecorderConfig{Dir: dir, Step: updates, Now: now})
+	if err != nil {
+		return nil, err
+	}
+	return &watch{
+		cfg: cfg, dir: dir, out: out, log: log, evaluator: e, recorder: recorder,
+		started: time.Now(), arrived: make(chan struct{}, 1), values: map[string]float64{},
+	}, nil
+}
+
+// Intervals of looking at how many steps there are, and of showing progress where no terminal
+// redraws it.
+const (
+	watchInterval    = 20 * time.Millisecond
+	terminalInterval = time.Second
+	lineInterval     = 15 * time.Second
+)
+
+// run watches until ctx ends. It calls stop when the run's steps are used up.
+func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc) error {
+	width, tty := terminal(w.out)
+	progress := monitor.NewProgress(w.out, monitor.ProgressConfig{Terminal: tty, Width: width})
+	interval := lineInterval
+	if tty {
+		interval = terminalInterval
+	}
+	show := time.NewTicker(interval)
+	defer show.Stop()
+	var side sync.WaitGroup
+	defer side.Wait()
+	side.Go(func() {
+		if err := progress.Run(ctx, show.C, w.snapshot); err != nil && ctx.Err() == nil {
+			w.log.Warn("progress is not shown", "error", err)
+		}
+	})
+
+	if w.cfg.Lockstep { // what is looked at here would depend on the clock
+		return nil
+	}
+	if limit := w.cfg.Budget.Steps; limit > 0 {
+		side.Go(func() {
+			if w.reach(ctx, limit) {
+				stop(errSteps{limit})
+			}
+		})
+	}
+	every := w.cfg.Evaluate.Every
+	if every <= 0 {
+		return nil
+	}
+	for steps := int64(w.replay().Inserted); w.reach(ctx, (steps/every+1)*every); {
+		steps = int64(w.replay().Inserted)
+		if blob := w.params(); blob != nil {
+			if err := w.evaluate(blob, steps); err != nil {
+				w.log.Error("evaluation failed", "error", err)
+			}
+		}
+	}
+	return nil
+}
+
+// reach waits until there are so many environment steps, and reports whether there are or ctx ended
+// before.
+func (w *watch) reach(ctx context.Context, steps int64) bool {
+	look := time.NewTicker(watchInterval)
+	defer look.Stop()
+	for int64(w.replay().Inserted) < steps {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-look.C:
+		}
+	}
+	return ctx.Err() == nil
+}
+
+func (w *watch) params() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.blob
+}
+
+// evaluate scores parameters, greedy and sampled, and keeps the scores.
+func (w *watch) evaluate(blob []byte, steps int64) error {
+	w.setPhase("evaluating")
+	defer w.setPhase("")
+	values := map[string]float64{"env/steps": float64(steps)}
+	for _, greedy := range []bool{true, false} {
+		report, _, err := w.evaluator.score(blob, greedy)
+		if err != nil {
+			return err
+		}
+		values["evaluation/"+report.Policy] = report.RatioToLEFT.IQM
+		values["evaluation/"+report.Policy+"_median"] = report.RatioToLEFT.Median
+		values["evaluation/"+report.Policy+"_mean"] = report.RatioToLEFT.Mean
+		if greedy {
+			w.mu.Lock()
+			w.latest = &monitor.Evaluation{EnvSteps: steps, Ratio: report.RatioToLEFT.IQM}
+			w.mu.Unlock()
+		}
+		err = monitor.AppendScore(filepath.Join(w.dir, "scores.json"), w.cfg.Run, report.Policy, w.cfg.Seed,
+			float64(steps), report.RatioToLEFT.IQM)
+		if err != nil {
+			return err
+		}
+	}
+	return w.recorder.Record(w.updates(), values)
+}
+
+func (w *watch) setPhase(phase string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.phase = phase
+}
+
+// published keeps the newest parameters.
+func (w *watch) published(blob []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.blob = blob
+}
+
+// inserted takes in what the replay has stored.
+func (w *watch) inserted(c *protocol.Chunk) {
+	w.mu.Lock()
+	for _, e := range c.Episodes {
+		w.episodes++
+		w.jct += e.MeanJCT
+	}
+	w.mu.Unlock()
+	select {
+	case w.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// Record adds the other roles' numbers to the learner's.
+func (w *watch) Record(step int64, values map[string]float64) error {
+	s := w.replay()
+	values["env/steps"] = float64(s.Inserted)
+	values["replay/steps"] = float64(s.Steps)
+	values["replay/bytes_per_step"] = s.BytesPerStep
+	values["replay/duplicates"] = float64(s.Duplicates)
+	values["replay/refresh_missed"] = float64(s.RefreshMissed)
+	var dropped, rejected uint64
+	for _, a := range w.actors {
+		st := a.Stats()
+		dropped += st.Dropped + st.Refused
+		rejected += st.ParamsRejected
+	}
+	values["actor/chunks_dropped"] = float64(dropped)
+	values["actor/params_rejected"] = float64(rejected)
+	w.mu.Lock()
+	if w.episodes > 0 {
+		values["env/mean_jct"] = w.jct / float64(w.episodes)
+		values["env/episodes"] = float64(w.episodes)
+		w.episodes, w.jct = 0, 0
+	}
+	w.values = values
+	w.mu.Unlock()
+	return w.recorder.Record(step, values)
+}
+
+// snapshot is what the progress display shows.
+func (w *watch) snapshot() monitor.Snapshot {
+	s := w.replay()
+	cfg := w.cfg
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	snap := monitor.Snapshot{
+		Run: cfg.Run, Phase: w.phase, Elapsed: time.Since(w.started), Duration: cfg.Budget.Duration,
+		EnvSteps: int64(s.Inserted), StepLimit: cfg.Budget.Steps, TrainSteps: w.updates(),
+		Staleness: w.values["learner/staleness"], ReplaySteps: int64(s.Steps), ReplayCapacity: cfg.Replay.Capacity,
+		Evaluation: w.latest,
+	}
+	for _, name := range []string{"reconstruction", "reward", "kl", "critic", "actor"} {
+		if v, ok := w.values["loss/"+name]; ok {
+			snap.Losses = append(snap.Losses, monitor.Value{Name: name, Value: v})
+		}
+	}
+	switch {
+	case snap.Phase != "":
+	case int64(s.Inserted) < cfg.Learner.Prefill:
+		snap.Phase = "filling the replay"
+	default:
+		snap.Phase = "training"
+	}
+	return snap
+}
+
+// report says why the run ended and shows the policy beside the heuristics.
+func (w *watch) report(ctx context.Context, why string, blob []byte) error {
+	s := w.snapshot()
+	fmt.Fprintf(w.out, "\nEnded after %d environment steps and %d updates: %s.\n", s.EnvSteps, s.TrainSteps, why)
+	if ctx.Err() != nil {
+		fmt.Fprintf(w.out, "Everything is in %s; the same command goes on.\n", w.dir)
+		return nil
+	}
+	if err := w.evaluate(blob, s.EnvSteps); err != nil {
+		return err
+	}
+	fmt.Fprintf(w.out, "\nEvaluation seeds %s, never trained on:\n\n", w.cfg.Evaluate.Seeds)
+	if err := w.evaluator.table(w.out, blob); err != nil {
+		return err
+	}
+	fmt.Fprintf(w.out, "\nWritten to %s: config.yaml, metrics.jsonl, TensorBoard events, scores.json, log.txt and checkpoints.\n", w.dir)
+	return nil
+}
+
+// tap publishes parameters and keeps the newest for evaluation.
+type tap struct {
+	learner.Publisher
+	watch *watch
+}
+
+func (p tap) Publish(ctx context.Context, version uint64, blob []byte) error {
+	p.watch.published(blob)
+	return p.Publisher.Publish(ctx, version, blob)
+}
+
+// terminal says whether out is one, and how to ask for its width.
+func terminal(out io.Writer) (width func() int, ok bool) {
+	f, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil, false
+	}
+	return func() int {
+		w, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 80
+		}
+		return w
+	}, true
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dreamfleet/dreamfleet/actor"
+	"github.com/dreamfleet/dreamfleet/env"
+	"github.com/dreamfleet/dreamfleet/env/loadbalance"
+	"github.com/dreamfleet/dreamfleet/learner"
+	"github.com/dreamfleet/dreamfleet/learner/dreamer"
+	"github.com/dreamfleet/dreamfleet/model"
+	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/replay"
+)
+
+// This file turns the sections of a run's configuration into the settings of the packages.
+
+// Subfolders of a run folder.
+const (
+	checkpointDir = "checkpoints"
+	replayDir     = "replay"
+	natsDir       = "nats"
+)
+
+// world is the environment of a run: its settings, the tasks that are trained on, and the one that
+// is evaluated on.
+type world struct {
+	env   loadbalance.Config
+	tasks *loadbalance.Tasks
+	spec  env.Spec // with the RL² inputs
+}
+
+func newWorld(cfg protocol.Config) (*world, error) {
+	e, t := cfg.Env, cfg.Env.Tasks
+	rates := e.ServiceRates
+	if len(rates) == 0 {
+		rates = loadbalance.EvenRates(e.Servers)
+	}
+	span := func(r [2]float64) loadbalance.Range { return loadbalance.Range{Lo: r[0], Hi: r[1]} }
+	tasks := &loadbalance.Tasks{
+		Base: loadbalance.Task{
+			Label: e.Workload.Kind, Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale, Rates: rates,
+		},
+		Interval: span(t.JobInterval), Shape: span(t.JobSizeShape), Scale: span(t.JobSizeScale),
+		Servers: t.Servers, RateScale: span(t.RateScale), Permute: e.PermuteRates, KeepLoad: t.KeepLoad,
+		IntervalDrift: span(t.IntervalDrift), SizeDrift: span(t.SizeDrift),
+		Slow: t.Slow, Fail: t.Fail, Join: t.Join, SlowFactor: span(t.SlowFactor), Outage: span(t.Outage),
+		Jobs: e.EpisodeJobs,
+	}
+	if w := e.Workload; w.Kind != loadbalance.Poisson {
+		workload, err := loadbalance.NewWorkload(loadbalance.WorkloadConfig{
+			Kind: w.Kind, Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale,
+			Load: w.Load, Burst: w.Burst, Period: w.Period,
+			File: w.File, Arrival: w.Arrival, Size: w.Size, Filter: w.Filter, Unit: w.Unit,
+		}, rates)
+		if err != nil {
+			return nil, err
+		}
+		tasks.Base.Workload = workload
+	}
+	if err := tasks.Check(); err != nil {
+		return nil, err
+	}
+	w := &world{tasks: tasks, env: loadbalance.Config{
+		Servers: e.Servers, Jobs: e.EpisodeJobs, Reward: e.Reward, RewardScale: e.RewardScale, TailStart: e.TailStart,
+		LoadScales: e.LoadScales, ObserveMask: tasks.Masks(), ObserveRates: e.ObserveRates, HideRates: e.HideRates,
+	}}
+	probe, err := loadbalance.New(w.env)
+	if err != nil {
+		return nil, err
+	}
+	w.spec = probe.Spec()
+	w.spec.Obs += env.Extra
+	return w, nil
+}
+
+// trials makes the streams of one actor.
+func (w *world) trials(cfg protocol.Config, seed uint64) ([]*env.Trial, error) {
+	trials := make([]*env.Trial, cfg.Actor.Envs)
+	for i := range trials {
+		e, err := loadbalance.New(w.env)
+		if err != nil {
+			return nil, err
+		}
+		if trials[i], err = env.NewTrial(e, w.tasks, cfg.Env.EpisodesPerTrial, seed+uint64(i)); err != nil {
+			return nil, err
+		}
+	}
+	return trials, nil
+}
+
+// config is the learning algorithm's on this environment.
+func (w *world) config(cfg protocol.Config) dreamer.Config {
+	return dreamer.ConfigOf(cfg, w.spec.Obs, w.spec.Actions)
+}
+
+func newAgent(cfg protocol.Config, w *world) (*dreamer.Agent, error) {
+	return dreamer.New(w.config(cfg), cfg.Seed)
+}
+
+func newLoop(cfg protocol.Config, dir string, deps learner.Deps) (*learner.Loop, error) {
+	l := cfg.Learner
+	deps.Checkpoints = filepath.Join(dir, checkpointDir)
+	deps.Now = time.Now
+	return learner.New(learner.Config{
+		Lockstep: cfg.Lockstep, PublishEvery: l.PublishEvery, CheckpointEvery: l.CheckpointEvery,
+		LogEvery: cfg.Log.Every, KeepCheckpoints: l.KeepCheckpoints, MaxSkipped: l.MaxSkipped,
+		ConfigDigest: configDigest(cfg),
+	}, deps)
+}
+
+// configDigest stands for the settings that decide whether saved parameters fit.
+func configDigest(cfg protocol.Config) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", cfg.Model))
+	return hex.EncodeToString(sum[:])
+}
+
+// newActor makes actor number i of a process. Its name is new in each life, unless a lockstep run
+// is to go on with it.
+func newActor(cfg protocol.Config, w *world, bus actor.Publisher, i int, name string, log hclog.Logger) (*actor.Actor, error) {
+	seed := actorSeed(cfg.Seed, name, i)
+	trials, err := w.trials(cfg, seed)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := model.NewPolicy(w.config(cfg).Model, len(trials), seed)
+	if err != nil {
+		return nil, err
+	}
+	return actor.New(actor.Config{
+		Run: cfg.Run, Name: name, ChunkLength: cfg.Actor.ChunkLength, Stride: cfg.Actor.ContextStride,
+		Spool: cfg.Actor.Spool,
+	}, trials, policy, bus, log)
+}
+
+// actorSeed gives every actor, and every life of one, random streams of its own.
+func actorSeed(seed uint64, name string, i int) uint64 {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %d", seed, name, i))
+	var s uint64
+	for _, b := range sum[:6] { // room for the environments' numbers above
+		s = s<<8 | uint64(b)
+	}
+	return s << 12
+}
+
+// openReplay opens the store of a run. state is the folder of the saved state to go on from.
+func openReplay(cfg protocol.Config, dir, state string, log hclog.Logger) (*replay.Store, error) {
+	l, r := cfg.Learner, cfg.Replay
+	reservoir := 0
+	if r.Sampler.Reservoir > 0 {
+		reservoir = int(r.Capacity / 2)
+	}
+	return replay.Open(replay.Config{
+		Dir: filepath.Join(dir, replayDir), State: state, Run: cfg.Run,
+		Capacity: int(r.Capacity), Reservoir: reservoir,
+		Mix: replay.Mix{
+			Uniform: r.Sampler.Uniform, Recency: r.Sampler.Recency, Reservoir: r.Sampler.Reservoir, HalfLife: r.HalfLife,
+		},
+		Limiter: replay.LimiterConfig{
+			Ratio: l.TrainRatio, MinSteps: int(l.Prefill),
+			Budget: int(r.Slack * float64(l.BatchSize*l.BatchLength)),
+		},
+		Batch: l.BatchSize, Length: l.BatchLength, Seed: cfg.Seed, Exact: cfg.Lockstep,
+	}, log)
+}
+
+// busConfig is the connection of a role. server may be nil: then the bus is at bus.url.
+func busConfig(cfg protocol.Config, server *protocol.Server, role protocol.Role, name string) protocol.BusConfig {
+	return protocol.BusConfig{
+		Server: server, URL: cfg.Bus.URL, Credentials: cfg.Bus.Creds, CA: cfg.Bus.CA,
+		Run: cfg.Run, Role: role, Name: name, TrajBytes: cfg.Bus.StoreBytes, TrajAge: cfg.Bus.MaxAge,
+	}
+}
+
+// startServer embeds a NATS server, unless the configuration names one elsewhere.
+func startServer(cfg protocol.Config, dir string, log hclog.Logger) (*protocol.Server, error) {
+	if cfg.Bus.URL != "" {
+		return nil, nil
+	}
+	return protocol.StartServer(protocol.ServerConfig{
+		StoreDir: filepath.Join(dir, natsDir), Listen: cfg.Bus.Listen, Keys: cfg.Bus.Keys,
+	}, log.Named("nats"))
+}
