@@ -87,8 +87,9 @@ func parseMetrics(line []byte) (Metrics, error) {
 }
 
 // cutMetrics drops the lines beyond step, all of them where the run begins at 0, and a torn last
-// line, by writing the others aside and renaming.
-func cutMetrics(path string, step int64) error {
+// line, by writing the others aside and renaming. Of the lines at step it drops those with the value
+// ending.
+func cutMetrics(path string, step int64, ending string) error {
 	whole, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -99,7 +100,8 @@ func cutMetrics(path string, step int64) error {
 	defer whole.Close()
 	var kept bytes.Buffer
 	err = scanMetrics(whole, path, func(line []byte, m Metrics) error {
-		if step > 0 && m.Step <= step {
+		_, ended := m.Values[ending]
+		if step > 0 && (m.Step < step || m.Step == step && !ended) {
 			kept.Write(line)
 		}
 		return nil

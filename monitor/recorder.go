@@ -21,6 +21,10 @@ type RecorderConfig struct {
 	Dir  string           // run folder, which exists
 	Step int64            // step at which the run goes on, 0 for a new one: lines beyond it are dropped
 	Now  func() time.Time // nil writes no times, as in lockstep
+
+	// Ending names a value that is written when a run ends, empty for none. A line at Step that has
+	// it is dropped, too: a run that had not ended there would not have it.
+	Ending string
 }
 
 // Recorder appends metrics to a run folder. Its methods may be called from several goroutines.
@@ -37,7 +41,7 @@ type Recorder struct {
 // OpenRecorder opens the metrics of a run folder, new or resumed.
 func OpenRecorder(cfg RecorderConfig) (*Recorder, error) {
 	path := filepath.Join(cfg.Dir, MetricsFile)
-	if err := cutMetrics(path, cfg.Step); err != nil {
+	if err := cutMetrics(path, cfg.Step, cfg.Ending); err != nil {
 		return nil, err
 	}
 	metrics, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)

@@ -96,7 +96,7 @@ type segmentScan struct {
 }
 
 func (s *Store) readSegment(id uint64) (segmentScan, error) {
-	seg, err := openSegment(s.cfg.Dir, id)
+	seg, err := openSegment(s.cfg.Dir, id, s.cfg.ReadOnly)
 	if err != nil {
 		return segmentScan{}, err
 	}
@@ -170,6 +170,9 @@ func (s *Store) rebuild(state *savedState, records []stored) error {
 		inserted = max(inserted, r.before+uint64(r.steps))
 	}
 	s.limiter.Insert(int(inserted - s.limiter.state.Inserted))
+	if s.cfg.ReadOnly {
+		return nil
+	}
 	return s.clean()
 }
 
@@ -183,13 +186,15 @@ func (s *Store) resume(state *savedState) error {
 }
 
 // rollBack makes the store what it was when the state was saved. What was
-// inserted since is forgotten, on disk too; with no state that is all.
+// inserted since is forgotten, on disk too. Records without a state are an
+// error: all would be forgotten because a file was not found.
 func (s *Store) rollBack(state *savedState, records []stored) error {
 	if state == nil {
-		state = &savedState{}
 		if len(records) > 0 {
-			s.log.Warn("no saved state to go back to, beginning anew", "dropped_chunks", len(records))
+			return fmt.Errorf("%d chunks are stored and %s has no %s to say how far the run had come: name the folder that has it, or remove the chunks to begin anew",
+				len(records), s.cfg.State, stateFile)
 		}
+		state = &savedState{}
 	} else {
 		if state.Exact != 1 {
 			return fmt.Errorf("saved state in %s is not one for an exact resume", s.cfg.State)
@@ -211,8 +216,10 @@ func (s *Store) rollBack(state *savedState, records []stored) error {
 	if err := s.index.restore(state, find); err != nil {
 		return fmt.Errorf("saved state in %s: %w", s.cfg.State, err)
 	}
-	if err := s.cutBack(sizes); err != nil {
-		return err
+	if !s.cfg.ReadOnly {
+		if err := s.cutBack(sizes); err != nil {
+			return err
+		}
 	}
 	contexts := state.contexts
 	for i := range s.index.slots {

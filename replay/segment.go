@@ -36,6 +36,8 @@ type segment struct {
 	size  int    // bytes written
 	steps int    // written since Open
 
+	readOnly bool // the file stays as it is
+
 	chunks    int // live
 	window    int // of those, in the window
 	liveBytes int
@@ -79,7 +81,7 @@ func createSegment(dir string, id uint64, header []byte) (*segment, error) {
 	s := &segment{id: id, path: path, file: f}
 	if _, err = f.WriteAt(header, 0); err == nil {
 		s.size = len(header)
-		s.data, err = mapFile(f, maxSegment)
+		s.data, err = mapFile(f, maxSegment, unix.MAP_SHARED)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close(), os.Remove(path))
@@ -87,10 +89,15 @@ func createSegment(dir string, id uint64, header []byte) (*segment, error) {
 	return s, nil
 }
 
-// openSegment maps a file that exists.
-func openSegment(dir string, id uint64) (*segment, error) {
-	s := &segment{id: id, path: segmentPath(dir, id)}
-	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+// openSegment maps a file that exists. Where it is only read, what is written
+// to the mapping stays in memory.
+func openSegment(dir string, id uint64, readOnly bool) (*segment, error) {
+	s := &segment{id: id, path: segmentPath(dir, id), readOnly: readOnly}
+	mode, sharing := os.O_RDWR, unix.MAP_SHARED
+	if readOnly {
+		mode, sharing = os.O_RDONLY, unix.MAP_PRIVATE
+	}
+	f, err := os.OpenFile(s.path, mode, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +108,7 @@ func openSegment(dir string, id uint64) (*segment, error) {
 	}
 	if err == nil && info.Size() > 0 {
 		s.size = int(info.Size())
-		s.data, err = mapFile(f, s.size)
+		s.data, err = mapFile(f, s.size, sharing)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", s.path, err), f.Close())
@@ -125,6 +132,9 @@ func (s *segment) append(record []byte, steps int) (at int, err error) {
 // back is cut off again.
 func (s *segment) truncate(size int) error {
 	s.size = size
+	if s.readOnly {
+		return nil
+	}
 	return s.file.Truncate(int64(size))
 }
 
@@ -140,8 +150,8 @@ func (s *segment) unmap() error {
 
 func (s *segment) close() error { return errors.Join(s.unmap(), s.file.Close()) }
 
-func mapFile(f *os.File, size int) ([]byte, error) {
-	data, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+func mapFile(f *os.File, size, sharing int) ([]byte, error) {
+	data, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, sharing)
 	if err != nil {
 		return nil, fmt.Errorf("map into memory: %w", err)
 	}

@@ -38,6 +38,11 @@ type Config struct {
 	// and disk for what was evicted since the last but one.
 	Exact bool
 
+	// ReadOnly samples from a replay without changing anything on disk: what is
+	// torn is passed over, refreshed contexts stay in memory, nothing can be
+	// inserted, and a sample does not wait for the limiter.
+	ReadOnly bool
+
 	Now      func() time.Time // clock of the waiting reports; nil: time.Now
 	Patience time.Duration    // waiting for so long is reported, and again each time; default 1 min
 }
@@ -81,7 +86,7 @@ type Store struct {
 // Open opens or creates the replay in cfg.Dir. It reads and checks all that is
 // on disk, cuts a torn tail off the newest segment, skips damaged records, and
 // says so in the log and in Stats. An error names the setting or the file that
-// does not fit.
+// does not fit. With cfg.ReadOnly the disk is left as it is.
 func Open(cfg Config, log hclog.Logger) (*Store, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, fmt.Errorf("replay: %w", err)
@@ -131,6 +136,9 @@ func (c *Config) fill() error {
 	if err := c.Mix.check(c.Reservoir); err != nil {
 		return err
 	}
+	if c.ReadOnly {
+		return nil
+	}
 	return os.MkdirAll(c.Dir, 0o755)
 }
 
@@ -143,6 +151,11 @@ func (s *Store) Insert(c *protocol.Chunk) (inserted bool, err error) {
 	if err := c.Validate(); err != nil {
 		return false, fmt.Errorf("insert: %w", err)
 	}
+	return s.insert(c)
+}
+
+// insert is Insert of a chunk that is known to be valid.
+func (s *Store) insert(c *protocol.Chunk) (inserted bool, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if fresh, err := s.admit(c); !fresh || err != nil {
@@ -185,6 +198,8 @@ func (s *Store) admit(c *protocol.Chunk) (bool, error) {
 	switch {
 	case s.failed != nil:
 		return false, s.failed
+	case s.cfg.ReadOnly:
+		return false, errors.New("insert: the replay was opened to be read only")
 	case c.Run != s.cfg.Run:
 		return false, fmt.Errorf("insert: chunk of run %s into the replay of %s: %w", c.Run, s.cfg.Run, ErrShape)
 	case s.disk.header == nil:
@@ -328,13 +343,19 @@ func (s *Store) await(ctx context.Context, steps, length int) error {
 		if s.index.length != length {
 			s.index.setLength(length)
 		}
-		why := s.limiter.Waiting(steps)
+		why := ""
+		if !s.cfg.ReadOnly {
+			why = s.limiter.Waiting(steps)
+		}
 		if why == "" && s.index.starts() == 0 {
 			why = fmt.Sprintf("for a sequence of %d steps: %d steps are stored and no stream has so many in a row", length, s.index.steps)
 		}
 		if why == "" {
 			s.patience.over()
 			return nil
+		}
+		if s.cfg.ReadOnly {
+			return fmt.Errorf("it would wait for ever %s", why)
 		}
 		if waited, say := s.patience.waiting(s.cfg.Now(), s.cfg.Patience); say {
 			s.log.Warn("sampling waits", "since", waited, "for", why)

@@ -115,25 +115,25 @@ func (e *evaluator) table(w io.Writer, blob []byte) error {
 	return experiment.WriteTable(w, rows)
 }
 
-// savedAgent is the agent of a run's newest checkpoint.
-func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (*dreamer.Agent, error) {
+// savedAgent is the agent of a run's newest checkpoint, and that checkpoint.
+func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (*dreamer.Agent, *learner.Checkpoint, error) {
 	agent, err := newAgent(cfg, w)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ckpt, err := learner.Latest(filepath.Join(dir, checkpointDir), log)
 	if err == nil {
 		err = ckpt.Load(learner.Part{Name: learner.StateFile, Load: agent.Load})
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), agent.Close())
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", dir, err), agent.Close())
 	}
-	return agent, nil
+	return agent, ckpt, nil
 }
 
 // savedParams reads the acting parameters of a run's newest checkpoint.
 func savedParams(cfg protocol.Config, w *world, dir string, log hclog.Logger) ([]byte, error) {
-	agent, err := savedAgent(cfg, w, dir, log)
+	agent, _, err := savedAgent(cfg, w, dir, log)
 	if err != nil {
 		return nil, err
 	}

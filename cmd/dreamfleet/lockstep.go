@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -75,6 +76,18 @@ func (t *training) round(ctx context.Context, inserted uint64) error {
 // lockstepParts are what a checkpoint holds beside the learner: the replay's place and the actors.
 func (t *training) lockstepParts() []learner.Part {
 	parts := []learner.Part{{
+		Name: "episodes.json", // those ended since the last line of metrics
+		Save: func(w io.Writer) error {
+			t.watch.mu.Lock()
+			defer t.watch.mu.Unlock()
+			return json.NewEncoder(w).Encode(t.watch.ended)
+		},
+		Load: func(r io.Reader) error {
+			t.watch.mu.Lock()
+			defer t.watch.mu.Unlock()
+			return json.NewDecoder(r).Decode(&t.watch.ended)
+		},
+	}, {
 		Name: "replay.state",
 		Save: func(w io.Writer) error {
 			dir, err := os.MkdirTemp(t.dir, ".replay-")

@@ -329,13 +329,17 @@ func dump(ctx context.Context, cfg protocol.Config, dir, out string, log hclog.L
 	if err != nil {
 		return err
 	}
-	agent, err := savedAgent(cfg, w, dir, log)
+	agent, ckpt, err := savedAgent(cfg, w, dir, log)
 	if err != nil {
 		return err
 	}
 	defer agent.Close()
-	cfg.Replay.Slack = 1e6 // the limiter is not asked for leave, and its state not saved
-	store, err := openReplay(cfg, dir, "", log.Named("replay"))
+	of := replayConfig(cfg, dir, "")
+	of.ReadOnly = true
+	if cfg.Lockstep {
+		of.State = ckpt.Dir
+	}
+	store, err := replay.Open(of, log.Named("replay"))
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,11 @@ func (t *training) open(ctx context.Context) (err error) {
 		}
 	case !errors.Is(err, learner.ErrNoCheckpoint):
 		return err
+	case t.cfg.Lockstep:
+		// Stopped before its first checkpoint, it begins anew.
+		if err := os.RemoveAll(filepath.Join(t.dir, replayDir)); err != nil {
+			return fmt.Errorf("lockstep: %w", err)
+		}
 	}
 	if t.store, err = openReplay(t.cfg, t.dir, state, t.log.Named("replay")); err != nil {
 		return err

@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,19 +130,46 @@ func TestLockstepRepeatsAndResumes(t *testing.T) {
 	}
 	base := t.TempDir()
 	one, two, three := filepath.Join(base, "one"), filepath.Join(base, "two"), filepath.Join(base, "three")
-	run(one, "--steps", "2500")
-	run(two, "--steps", "2500")
-	run(three, "--steps", "1200")
-	run(three, "--steps", "2500")
+	run(one, "--steps", "6000")
+	run(two, "--steps", "6000")
+	run(three, "--steps", "4000")
+	before := digest(t, three)
+	if code, _, stderr := execute(t, "learner", "dump", "--run", three, "--out", filepath.Join(base, "step.safetensors")); code != exitOK {
+		t.Fatal(stderr)
+	}
+	if after := digest(t, three); !maps.Equal(after, before) {
+		t.Errorf("a dump changed the run folder: %v, before %v", after, before)
+	}
+	run(three, "--steps", "6000")
 	want := content(newest(t, one).Dir, learner.StateFile)
 	for _, dir := range []string{two, three} {
 		if !bytes.Equal(content(newest(t, dir).Dir, learner.StateFile), want) {
 			t.Errorf("%s has other parameters", filepath.Base(dir))
 		}
 	}
-	if !bytes.Equal(content(one, monitor.MetricsFile), content(two, monitor.MetricsFile)) {
-		t.Error("metrics of equal runs differ")
+	for _, dir := range []string{two, three} {
+		if got, want := content(dir, monitor.MetricsFile), content(one, monitor.MetricsFile); !bytes.Equal(got, want) {
+			t.Errorf("%s has other metrics:\n%s\nwant\n%s", filepath.Base(dir), got, want)
+		}
 	}
+}
+
+// digest has a checksum for every file below a folder.
+func digest(t *testing.T, dir string) map[string][sha256.Size]byte {
+	t.Helper()
+	sums := map[string][sha256.Size]byte{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		sums[path] = sha256.Sum256(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sums
 }
 
 func TestInterruptedTrainingSavesAndExitsCleanly(t *testing.T) {

@@ -34,13 +34,18 @@ type watch struct {
 	started   time.Time
 	arrived   chan struct{} // a token after an insert
 
-	mu       sync.Mutex
-	blob     []byte             // newest parameters
-	values   map[string]float64 // of the last record
-	episodes int                // ended since the last record
-	jct      float64            // their summed mean job completion times
-	latest   *monitor.Evaluation
-	phase    string
+	mu     sync.Mutex
+	blob   []byte             // newest parameters
+	values map[string]float64 // of the last record
+	ended  endedEpisodes      // since the last record
+	latest *monitor.Evaluation
+	phase  string
+}
+
+// endedEpisodes sums up episodes of training.
+type endedEpisodes struct {
+	Count int     `json:"count"`
+	JCT   float64 `json:"jct"` // sum of their mean job completion times
 }
 
 // newWatch opens the metrics of a run folder, to go on after so many updates. Replay and updates
@@ -50,7 +55,11 @@ func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out 
 	if cfg.Lockstep {
 		now = nil
 	}
-	recorder, err := monitor.OpenRecorder(monitor.RecorderConfig{Dir: dir, Step: updates, Now: now})
+	recording := monitor.RecorderConfig{Dir: dir, Step: updates, Now: now}
+	if cfg.Lockstep {
+		recording.Ending = "evaluation/" + greedyPolicy
+	}
+	recorder, err := monitor.OpenRecorder(recording)
 	if err != nil {
 		return nil, err
 	}
@@ -176,8 +185,8 @@ func (w *watch) published(blob []byte) {
 func (w *watch) inserted(c *protocol.Chunk) {
 	w.mu.Lock()
 	for _, e := range c.Episodes {
-		w.episodes++
-		w.jct += e.MeanJCT
+		w.ended.Count++
+		w.ended.JCT += e.MeanJCT
 	}
 	w.mu.Unlock()
 	select {
@@ -191,22 +200,24 @@ func (w *watch) Record(step int64, values map[string]float64) error {
 	s := w.replay()
 	values["env/steps"] = float64(s.Inserted)
 	values["replay/steps"] = float64(s.Steps)
-	values["replay/bytes_per_step"] = s.BytesPerStep
-	values["replay/duplicates"] = float64(s.Duplicates)
-	values["replay/refresh_missed"] = float64(s.RefreshMissed)
-	var dropped, rejected uint64
-	for _, a := range w.actors {
-		st := a.Stats()
-		dropped += st.Dropped + st.Refused
-		rejected += st.ParamsRejected
+	if !w.cfg.Lockstep { // which leaves out what depends on the files or on when this process began
+		values["replay/bytes_per_step"] = s.BytesPerStep
+		values["replay/duplicates"] = float64(s.Duplicates)
+		values["replay/refresh_missed"] = float64(s.RefreshMissed)
+		var dropped, rejected uint64
+		for _, a := range w.actors {
+			st := a.Stats()
+			dropped += st.Dropped + st.Refused
+			rejected += st.ParamsRejected
+		}
+		values["actor/chunks_dropped"] = float64(dropped)
+		values["actor/params_rejected"] = float64(rejected)
 	}
-	values["actor/chunks_dropped"] = float64(dropped)
-	values["actor/params_rejected"] = float64(rejected)
 	w.mu.Lock()
-	if w.episodes > 0 {
-		values["env/mean_jct"] = w.jct / float64(w.episodes)
-		values["env/episodes"] = float64(w.episodes)
-		w.episodes, w.jct = 0, 0
+	if w.ended.Count > 0 {
+		values["env/mean_jct"] = w.ended.JCT / float64(w.ended.Count)
+		values["env/episodes"] = float64(w.ended.Count)
+		w.ended = endedEpisodes{}
 	}
 	w.values = values
 	w.mu.Unlock()

@@ -151,12 +151,16 @@ func actorSeed(seed uint64, name string, i int) uint64 {
 
 // openReplay opens the store of a run. state is the folder of the saved state to go on from.
 func openReplay(cfg protocol.Config, dir, state string, log hclog.Logger) (*replay.Store, error) {
+	return replay.Open(replayConfig(cfg, dir, state), log)
+}
+
+func replayConfig(cfg protocol.Config, dir, state string) replay.Config {
 	l, r := cfg.Learner, cfg.Replay
 	reservoir := 0
 	if r.Sampler.Reservoir > 0 {
 		reservoir = int(r.Capacity / 2)
 	}
-	return replay.Open(replay.Config{
+	return replay.Config{
 		Dir: filepath.Join(dir, replayDir), State: state, Run: cfg.Run,
 		Capacity: int(r.Capacity), Reservoir: reservoir,
 		Mix: replay.Mix{
@@ -167,7 +171,7 @@ func openReplay(cfg protocol.Config, dir, state string, log hclog.Logger) (*repl
 			Budget: int(r.Slack * float64(l.BatchSize*l.BatchLength)),
 		},
 		Batch: l.BatchSize, Length: l.BatchLength, Seed: cfg.Seed, Exact: cfg.Lockstep,
-	}, log)
+	}
 }
 
 // busConfig is the connection of a role. server may be nil: then the bus is at bus.url.
