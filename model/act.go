@@ -48,15 +48,15 @@ func NewPolicy(c Config, rows int, seed uint64) (*Policy, error) {
 	nets := newNetworks(c)
 	p := &Policy{
 		cfg: c, rows: rows, nets: nets, params: params,
-		core: newCoreCache(&c, rows, headRows, false), posterior: newCache(rows, headRows, c.Hidden, false),
+		core: newCoreCache(&c, rows, rows, false), posterior: newCache(rows, rows, c.Hidden, false),
 		logits: make([]float32, rows*c.LogitsLen()), soft: make([]float32, rows*c.StochLen()),
 		draw: make([]float32, rows*c.DrawLen()), states: NewStates(c, rows),
-		policy: newPolicyCache(&c, rows, headRows, 0), action: make([]int32, rows),
+		policy: newPolicyCache(&c, rows, rows, 0), action: make([]int32, rows),
 		symlog: make([]float32, rows*c.Obs),
 		probs:  make([]float32, rows*c.Actions), probsSoft: make([]float32, rows*c.Actions),
 	}
 	for _, l := range nets.encoder.hidden {
-		p.encoder = append(p.encoder, newCache(rows, headRows, l.out, false))
+		p.encoder = append(p.encoder, newCache(rows, rows, l.out, false))
 	}
 	encoder, rssm, actor := params.Module(Encoder).Data, params.Module(RSSM).Data, params.Module(Actor).Data
 	p.packs = slices.Concat(nets.encoder.packs(&encoder, false), nets.core.packs(&rssm, false),
@@ -172,8 +172,7 @@ func (p *Policy) think(obs []float32) {
 	x, w := p.symlog, c.Obs
 	for i, l := range nets.encoder.hidden {
 		e := p.encoder[i]
-		l.begin(e.pre)
-		l.dense(0, e.pre, x, w)
+		l.start(0, e.pre, x, w)
 		l.activate(e, 0, n)
 		x, w = e.y, l.out
 	}
@@ -182,12 +181,10 @@ func (p *Policy) think(obs []float32) {
 	nets.core.forward(p.core, 0, n)
 	copy(p.states.Deter, p.core.next)
 
-	nets.post.hidden.begin(p.posterior.pre)
-	nets.post.hidden.dense(0, p.posterior.pre, p.states.Deter, c.Deter)
+	nets.post.hidden.start(0, p.posterior.pre, p.states.Deter, c.Deter)
 	nets.post.hidden.dense(1, p.posterior.pre, x, c.Units)
 	nets.post.hidden.activate(p.posterior, 0, n)
-	nets.post.out.begin(p.logits)
-	nets.post.out.dense(0, p.logits, p.posterior.y, c.Hidden)
+	nets.post.out.start(0, p.logits, p.posterior.y, c.Hidden)
 	c.Draws(p.draw, p.rng)
 	c.sample(p.states.Stoch, p.soft, p.logits, p.draw)
 

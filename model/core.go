@@ -47,17 +47,24 @@ func (b *blockLinear) load(params []float32, backward bool) {
 	}
 }
 
-// forward adds x times the matrix to y; both are rows × (Blocks·size).
-func (b *blockLinear) forward(y, x []float32) { b.run(y, x, b.fwd) }
+// start writes the bias and x times the matrix to y; both are rows × (Blocks·size).
+func (b *blockLinear) start(y, x, bias []float32) {
+	ld := b.size * len(b.fwd)
+	for g := range b.fwd {
+		kernel.GemmPackedFrom(len(x)/ld, x[g*b.size:], ld, &b.fwd[g], y[g*b.size:], ld, bias[g*b.size:(g+1)*b.size], 0)
+	}
+}
 
-// back adds dy times the transposed matrix to dx.
-func (b *blockLinear) back(dx, dy []float32) { b.run(dx, dy, b.bwd) }
+// forward adds x times the matrix to y.
+func (b *blockLinear) forward(y, x []float32) { b.run(y, x, b.fwd, true) }
 
-func (b *blockLinear) run(y, x []float32, m []kernel.Packed) {
+// back computes dy times the transposed matrix in dx, or adds it.
+func (b *blockLinear) back(dx, dy []float32, acc bool) { b.run(dx, dy, b.bwd, acc) }
+
+func (b *blockLinear) run(y, x []float32, m []kernel.Packed, acc bool) {
 	ld := b.size * len(m)
-	rows := len(x) / ld
 	for g := range m {
-		kernel.GemmPacked(rows, x[g*b.size:], ld, &m[g], y[g*b.size:], ld, true)
+		kernel.GemmPacked(len(x)/ld, x[g*b.size:], ld, &m[g], y[g*b.size:], ld, acc)
 	}
 }
 
@@ -141,20 +148,21 @@ func (k *core) forward(a *coreCache, lo, hi int) {
 	from := a.from.Rows(*c, lo, hi)
 	for i, l := range k.in {
 		pre := a.in[i].preRows(lo, hi)
-		l.begin(pre)
 		switch i {
 		case 0:
-			l.dense(0, pre, from.Deter, d)
+			l.start(0, pre, from.Deter, d)
 		case 1:
+			l.begin(pre)
 			l.stoch(0, pre, from.Stoch, c)
 		case 2:
+			l.begin(pre)
 			l.oneHot(0, pre, a.action[lo:hi], 1)
 		}
 		l.activate(a.in[i], lo, hi)
 	}
 	pre := a.mix.preRows(lo, hi)
-	k.mix.begin(pre)
-	for i := range k.in {
+	k.mix.start(0, pre, a.in[0].yRows(lo, hi), c.Hidden)
+	for i := 1; i < len(k.in); i++ {
 		k.mix.dense(i, pre, a.in[i].yRows(lo, hi), c.Hidden)
 	}
 	k.mixH.forward(pre, from.Deter)
@@ -162,8 +170,7 @@ func (k *core) forward(a *coreCache, lo, hi int) {
 	y := a.mix.yRows(lo, hi)
 	for i := range k.gates {
 		pre := a.pre[i][lo*d : hi*d]
-		fillRows(pre, k.biases[i].of(k.params))
-		k.gates[i].forward(pre, y)
+		k.gates[i].start(pre, y, k.biases[i].of(k.params))
 	}
 	s, e := lo*d, hi*d
 	kernel.GRU(a.next[s:e], from.Deter, a.pre[0][s:e], a.pre[1][s:e], a.pre[2][s:e],
@@ -180,13 +187,12 @@ func (k *core) back(a *coreCache, dnext, dfrom, dz []float32, lo, hi, block int)
 	kernel.GRUBackward(dfrom, a.dpre[0][s:e], a.dpre[1][s:e], a.dpre[2][s:e], dnext,
 		a.from.Deter[s:e], a.pre[1][s:e], a.act[0][s:e], a.act[1][s:e], a.act[2][s:e])
 	dy := a.dmix[s:e]
-	clear(dy)
 	for i := range k.gates {
-		k.gates[i].back(dy, a.dpre[i][s:e])
+		k.gates[i].back(dy, a.dpre[i][s:e], i > 0)
 	}
 	k.mix.activateBack(a.mix, dy, lo, hi, block)
 	dpre := a.mix.dpreRows(lo, hi)
-	k.mixH.back(dfrom, dpre)
+	k.mixH.back(dfrom, dpre, true)
 	dx := a.dhidden[lo*h : hi*h]
 	for i, l := range k.in {
 		k.mix.denseBack(i, dx, h, dpre, false)
@@ -227,11 +233,4 @@ func (k *core) grads(a *coreCache, grad *[]float32) []func() {
 			kernel.ColumnSums(k.biases[i].of(*grad), dpre, c.Deter, len(dpre)/c.Deter, c.Deter, false)
 		}
 	})
-}
-
-func fillRows(dst, row []float32) {
-	for len(dst) > 0 {
-		copy(dst, row)
-		dst = dst[len(row):]
-	}
 }

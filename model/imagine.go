@@ -20,6 +20,7 @@ type Imaginer struct {
 	cfg        Config
 	t, b, k, h int
 	n          int // starts: k·b
+	block      int // starts that one thread takes through the whole horizon at a time
 	pool       *Pool
 	core       *core
 	prior      *mlp
@@ -53,21 +54,18 @@ type Imaginer struct {
 	forwardF, backF func(lo, hi int)
 }
 
-// imagineRows is the number of starts that one thread takes through the whole
-// horizon at a time.
-const imagineRows = 32
-
 // NewImaginer makes a runner for b sequences of t steps, rollouts of h steps
 // from the last k steps of each.
 func NewImaginer(c Config, t, b, k, h int, pool *Pool) *Imaginer {
 	nets := newNetworks(c)
 	n := k * b
+	block := blockRows(n)
 	m := &Imaginer{
-		cfg: c, t: t, b: b, k: k, h: h, n: n, pool: pool,
+		cfg: c, t: t, b: b, k: k, h: h, n: n, block: block, pool: pool,
 		core: nets.core, prior: nets.prior, policy: nets.actor,
 		roll:     newPolicyCache(&c, t*b, scanRows, 0),
-		a:        newPolicyCache(&c, h*n, imagineRows, pool.Threads()*imagineRows),
-		dream:    newCoreCache(&c, n, imagineRows, false),
+		a:        newPolicyCache(&c, h*n, block, pool.Threads()*block),
+		dream:    newCoreCache(&c, n, block, false),
 		priorLog: make([]float32, n*c.LogitsLen()), soft: make([]float32, n*c.StochLen()),
 		States:  NewStates(c, (h+1)*n),
 		Actions: make([]int32, h*n),
@@ -76,12 +74,12 @@ func NewImaginer(c Config, t, b, k, h int, pool *Pool) *Imaginer {
 		carry: make([]float32, n*c.PolicyState()),
 	}
 	for _, l := range m.prior.hidden {
-		m.priorCache = append(m.priorCache, newCache(n, imagineRows, l.out, false))
+		m.priorCache = append(m.priorCache, newCache(n, block, l.out, false))
 	}
 	// The policy reads the imagined states where they lie.
 	m.a.from = m.States.Rows(c, 0, h*n)
 	for _, k := range append([]*cache{m.a.in}, m.a.head...) {
-		k.dscale = k.dscale[:blocks(n, imagineRows)*k.n]
+		k.dscale = k.dscale[:blocks(n, block)*k.n]
 	}
 	m.packs = newJobs(pool, slices.Concat(
 		m.core.packs(&m.rssmP, false), m.policy.packs(&m.actorP, true), m.prior.packs(&m.priorP, false)))
@@ -105,7 +103,7 @@ func (m *Imaginer) Forward(actor, rssm, prior []float32, post States, seq *Seque
 	m.post, m.seq, m.in = post, seq, in
 	m.roll.from = post
 	m.pool.Run(blocks(m.b, scanRows), m.rollF)
-	m.pool.Run(blocks(m.n, imagineRows), m.forwardF)
+	m.pool.Run(blocks(m.n, m.block), m.forwardF)
 	copy(logits, m.a.logits)
 }
 
@@ -137,7 +135,7 @@ func (m *Imaginer) rollBlocks(from, to int) {
 
 func (m *Imaginer) forwardBlocks(from, to int) {
 	for k := from; k < to; k++ {
-		lo, hi := k*imagineRows, min((k+1)*imagineRows, m.n)
+		lo, hi := k*m.block, min((k+1)*m.block, m.n)
 		m.begin(lo, hi)
 		for t := range m.h {
 			m.step(t, lo, hi)
@@ -187,15 +185,13 @@ func (m *Imaginer) step(t, lo, hi int) {
 	x := next.Deter
 	for i, l := range m.prior.hidden {
 		pre := m.priorCache[i].preRows(lo, hi)
-		l.begin(pre)
-		l.dense(0, pre, x, l.parts[0].in)
+		l.start(0, pre, x, l.parts[0].in)
 		l.activate(m.priorCache[i], lo, hi)
 		x = m.priorCache[i].yRows(lo, hi)
 	}
 	w, n, d := c.LogitsLen(), c.StochLen(), c.DrawLen()
 	logits := m.priorLog[lo*w : hi*w]
-	m.prior.out.begin(logits)
-	m.prior.out.dense(0, logits, x, c.Hidden)
+	m.prior.out.start(0, logits, x, c.Hidden)
 	c.sample(next.Stoch, m.soft[lo*n:hi*n], logits, m.in.Draw[s*d:e*d])
 }
 
@@ -207,16 +203,16 @@ func (m *Imaginer) Backward(dlogits, grad []float32) {
 	for _, h := range m.a.head {
 		clear(h.dscale)
 	}
-	m.pool.Run(blocks(m.n, imagineRows), m.backF)
+	m.pool.Run(blocks(m.n, m.block), m.backF)
 	m.grad = grad
 	m.grads.run()
 }
 
 func (m *Imaginer) backBlocks(from, to int) {
 	g, a := m.cfg.PolicyState(), m.cfg.Actions
-	at := m.pool.Part(from, blocks(m.n, imagineRows)) * imagineRows
+	at := m.pool.Part(from, blocks(m.n, m.block)) * m.block
 	for k := from; k < to; k++ {
-		lo, hi := k*imagineRows, min((k+1)*imagineRows, m.n)
+		lo, hi := k*m.block, min((k+1)*m.block, m.n)
 		carry := m.carry[lo*g : hi*g]
 		clear(carry)
 		for t := m.h - 1; t >= 0; t-- {

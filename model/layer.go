@@ -63,7 +63,21 @@ func (l *layer) load(params []float32, backward bool) {
 }
 
 // begin writes the bias to every row of pre.
-func (l *layer) begin(pre []float32) { fillRows(pre, l.b.of(l.params)) }
+func (l *layer) begin(pre []float32) {
+	for bias := l.b.of(l.params); len(pre) > 0; pre = pre[l.out:] {
+		copy(pre, bias)
+	}
+}
+
+// start is begin and dense at once.
+func (l *layer) start(i int, pre, x []float32, ldx int) {
+	kernel.GemmPackedFrom(len(pre)/l.out, x, ldx, &l.parts[i].fwd, pre, l.out, l.b.of(l.params), 0)
+}
+
+// startFrom is start with other rows than the bias.
+func (l *layer) startFrom(i int, pre, x []float32, ldx int, from []float32) {
+	kernel.GemmPackedFrom(len(pre)/l.out, x, ldx, &l.parts[i].fwd, pre, l.out, from, l.out)
+}
 
 // dense adds x·W_i to pre, for as many rows as pre has.
 func (l *layer) dense(i int, pre, x []float32, ldx int) {

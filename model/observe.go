@@ -14,6 +14,10 @@ type Sequences struct {
 // rows of the batch that a thread takes through all time steps.
 const scanRows = 8
 
+// embedUnit divides the rows of all steps among threads, where they need no
+// order.
+const embedUnit = 32
+
 // Observer rolls the RSSM along replayed sequences, forward and backward
 // through time. Only the chain of states is computed step by step; what
 // depends on the embeddings alone, and all weight gradients, are formed over
@@ -89,16 +93,15 @@ func (o *Observer) Forward(params, embed []float32, seq *Sequences, states State
 	o.params = params
 	o.packs.run()
 	o.seq, o.states, o.logits, o.embedIn = seq, states, logits, embed
-	o.pool.Run(blocks(o.t*o.b, headRows), o.embedF)
+	o.pool.Run(blocks(o.t*o.b, embedUnit), o.embedF)
 	o.pool.Run(blocks(o.b, scanRows), o.forwardF)
 }
 
 func (o *Observer) embedRows(from, to int) {
 	c := &o.cfg
-	lo, hi := from*headRows, min(to*headRows, o.t*o.b)
+	lo, hi := from*embedUnit, min(to*embedUnit, o.t*o.b)
 	pre := o.embed[lo*c.Hidden : hi*c.Hidden]
-	o.post.hidden.begin(pre)
-	o.post.hidden.dense(1, pre, o.embedIn[lo*c.Units:hi*c.Units], c.Units)
+	o.post.hidden.start(1, pre, o.embedIn[lo*c.Units:hi*c.Units], c.Units)
 }
 
 func (o *Observer) forwardBlocks(from, to int) {
@@ -134,13 +137,11 @@ func (o *Observer) step(t, lo, hi int) {
 	copy(next.Deter, o.a.next[s*c.Deter:e*c.Deter])
 
 	pre := o.hidden.preRows(s, e)
-	copy(pre, o.embed[s*c.Hidden:e*c.Hidden])
-	o.post.hidden.dense(0, pre, next.Deter, c.Deter)
+	o.post.hidden.startFrom(0, pre, next.Deter, c.Deter, o.embed[s*c.Hidden:e*c.Hidden])
 	o.post.hidden.activate(o.hidden, s, e)
 	w := c.LogitsLen()
 	logits := o.logits[s*w : e*w]
-	o.post.out.begin(logits)
-	o.post.out.dense(0, logits, o.hidden.yRows(s, e), c.Hidden)
+	o.post.out.start(0, logits, o.hidden.yRows(s, e), c.Hidden)
 	d, n := c.DrawLen(), c.StochLen()
 	c.sample(next.Stoch, o.soft[s*n:e*n], logits, o.seq.Draw[s*d:e*d])
 }
@@ -155,7 +156,7 @@ func (o *Observer) Backward(ddeter, dz, dlogits, grad, dembed []float32) {
 		clear(k.dscale)
 	}
 	o.pool.Run(blocks(o.b, scanRows), o.backF)
-	o.pool.Run(blocks(o.t*o.b, headRows), o.dembedF)
+	o.pool.Run(blocks(o.t*o.b, embedUnit), o.dembedF)
 
 	o.grad = grad
 	o.grads.run()
@@ -202,6 +203,6 @@ func (o *Observer) stepBack(t, lo, hi, block int) {
 
 func (o *Observer) dembedRows(from, to int) {
 	c := &o.cfg
-	lo, hi := from*headRows, min(to*headRows, o.t*o.b)
+	lo, hi := from*embedUnit, min(to*embedUnit, o.t*o.b)
 	o.post.hidden.denseBack(1, o.dembedIn[lo*c.Units:hi*c.Units], c.Units, o.hidden.dpreRows(lo, hi), false)
 }

@@ -65,8 +65,7 @@ func (p *policyNet) packs(params *[]float32, backward bool) []func() {
 func (p *policyNet) recur(c *Config, a *policyCache, lo, hi int) {
 	from := a.from.Rows(*c, lo, hi)
 	pre := a.in.preRows(lo, hi)
-	p.in.begin(pre)
-	p.in.dense(0, pre, from.Deter, c.Deter)
+	p.in.start(0, pre, from.Deter, c.Deter)
 	p.in.stoch(1, pre, from.Stoch, c)
 	p.in.activate(a.in, lo, hi)
 	if !c.Recurrent {
@@ -76,8 +75,7 @@ func (p *policyNet) recur(c *Config, a *policyCache, lo, hi int) {
 	s, e := lo*g, hi*g
 	for i, l := range p.gru {
 		pre := a.pre[i][s:e]
-		l.begin(pre)
-		l.dense(0, pre, a.in.yRows(lo, hi), c.Units)
+		l.start(0, pre, a.in.yRows(lo, hi), c.Units)
 		l.dense(1, pre, a.state[s:e], g)
 	}
 	kernel.GRU(a.next[s:e], a.state[s:e], a.pre[0][s:e], a.pre[1][s:e], a.pre[2][s:e],
@@ -88,20 +86,18 @@ func (p *policyNet) recur(c *Config, a *policyCache, lo, hi int) {
 func (p *policyNet) decide(c *Config, a *policyCache, lo, hi int) {
 	for i, l := range p.head.hidden {
 		pre := a.head[i].preRows(lo, hi)
-		l.begin(pre)
 		if i == 0 {
-			l.dense(0, pre, a.in.yRows(lo, hi), c.Units)
+			l.start(0, pre, a.in.yRows(lo, hi), c.Units)
 			if c.Recurrent {
 				l.dense(1, pre, a.next[lo*c.PolicyUnits:hi*c.PolicyUnits], c.PolicyUnits)
 			}
 		} else {
-			l.dense(0, pre, a.head[i-1].yRows(lo, hi), c.Units)
+			l.start(0, pre, a.head[i-1].yRows(lo, hi), c.Units)
 		}
 		l.activate(a.head[i], lo, hi)
 	}
 	logits := a.logits[lo*c.Actions : hi*c.Actions]
-	p.head.out.begin(logits)
-	p.head.out.dense(0, logits, a.head[len(a.head)-1].yRows(lo, hi), c.Units)
+	p.head.out.start(0, logits, a.head[len(a.head)-1].yRows(lo, hi), c.Units)
 }
 
 // back takes the gradient of the logits in rows [lo, hi) and that of the state

@@ -99,6 +99,7 @@ func Gemm(tA, tB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, 
 	for k0 := 0; k0 < k; k0 += kb {
 		kk := min(kb, k-k0)
 		acc := acc || k0 > 0
+		var from []float32 // what the products are added to
 		for m0 := 0; tA && m0 < m; m0 += blockM {
 			use.packT(s.a[m0*kk:], min(blockM, m-m0), kk, a[k0*lda+m0:], lda)
 		}
@@ -110,11 +111,14 @@ func Gemm(tA, tB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, 
 				use.pack(s.b, false, kk, nn, b[k0*ldb+n0:], ldb)
 			}
 			for m0 := 0; m0 < m; m0 += blockM {
-				mm := min(blockM, m-m0)
+				mm, c := min(blockM, m-m0), c[m0*ldc+n0:]
+				if acc {
+					from = c
+				}
 				if tA {
-					use.blockT(mm, nn, kk, s.a[m0*kk:], s.b, c[m0*ldc+n0:], ldc, acc)
+					use.blockT(mm, nn, kk, s.a[m0*kk:], s.b, c, ldc, from, ldc)
 				} else {
-					use.block(mm, nn, kk, a[m0*lda+k0:], lda, s.b, c[m0*ldc+n0:], ldc, acc)
+					use.block(mm, nn, kk, a[m0*lda+k0:], lda, s.b, c, ldc, from, ldc)
 				}
 			}
 		}
@@ -165,18 +169,45 @@ func (p *Packed) Pack(tB bool, k, n int, b []float32, ldb int) {
 // of sizes m×p.N, m×p.K and p.K×p.N, with the same numbers as Gemm. A is read in place. It is meant
 // for the many products with the same weights of few rows (8 to 64) that a step through time makes.
 func GemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, acc bool) {
-	gemmPacked(m, a, lda, p, c, ldc, acc, 0, p.N)
+	var d []float32
+	if acc {
+		d = c
+	}
+	gemmPacked(m, a, lda, p, c, ldc, d, ldc, 0, p.N)
 }
 
-// gemmPacked is GemmPacked for the columns [lo, hi); lo is a multiple of panelWidth.
-func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, acc bool, lo, hi int) {
+// GemmPackedFrom is
+//
+//	C = D + A·P
+//
+// with rows of D ldd apart; 0 adds one row, a bias, to all. It gives the numbers of copying D to C and
+// adding the product, and saves the passage.
+func GemmPackedFrom(m int, a []float32, lda int, p *Packed, c []float32, ldc int, d []float32, ldd int) {
+	if m == 0 {
+		return
+	}
+	if ldd == 0 {
+		check(d, 1, p.N, p.N)
+	} else {
+		check(d, m, p.N, ldd)
+	}
+	gemmPacked(m, a, lda, p, c, ldc, d, ldd, 0, p.N)
+}
+
+// gemmPacked is GemmPackedFrom for the columns [lo, hi), without D where that is nil; lo is a multiple
+// of panelWidth.
+func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, d []float32, ldd, lo, hi int) {
 	if m == 0 || lo >= hi {
 		return
 	}
 	check(c, m, hi, ldc)
 	if p.K == 0 {
-		if !acc {
-			clearRows(c[lo:], m, hi-lo, ldc)
+		for i := range m {
+			if d == nil {
+				clear(c[i*ldc+lo : i*ldc+hi])
+			} else {
+				copy(c[i*ldc+lo:i*ldc+hi], d[i*ldd+lo:])
+			}
 		}
 		return
 	}
@@ -198,8 +229,13 @@ func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, ac
 		for n0 := lo; n0 < hi; n0 += blockN {
 			b := p.data[k0*width+n0*kk:]
 			for m0 := 0; m0 < m; m0 += blockM {
-				use.block(min(blockM, m-m0), min(blockN, hi-n0), kk, rows[m0*ldr:], ldr, b, c[m0*ldc+n0:], ldc, acc || k0 > 0)
+				var from []float32
+				if d != nil {
+					from = d[m0*ldd+n0:]
+				}
+				use.block(min(blockM, m-m0), min(blockN, hi-n0), kk, rows[m0*ldr:], ldr, b, c[m0*ldc+n0:], ldc, from, ldd)
 			}
 		}
+		d, ldd = c, ldc // the products of the next rows of P are added to what is there
 	}
 }

@@ -23,38 +23,38 @@ const (
 )
 
 // runTile is a switch and no table of functions, so that arguments need not escape.
-func runTile(kind tileKind, rows, k int, a *float32, lda int, b, c *float32, ldc int, acc bool) {
+func runTile(kind tileKind, rows, k int, a *float32, lda int, b, c *float32, ldc int, d *float32, ldd int) {
 	ldp := k * panelWidth
 	switch kind {
 	case avx2x16:
-		tile16AVX2(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile16AVX2(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx2x32:
-		tile32AVX2(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile32AVX2(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx2x64:
-		tile64AVX2(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile64AVX2(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx2x16T:
-		tile16TAVX2(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile16TAVX2(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx512x16:
-		tile16AVX512(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile16AVX512(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx512x32:
-		tile32AVX512(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile32AVX512(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx512x64:
-		tile64AVX512(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile64AVX512(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx512x16T:
-		tile16TAVX512(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile16TAVX512(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	case avx512x32T:
-		tile32TAVX512(rows, k, a, lda, b, ldp, c, ldc, acc)
+		tile32TAVX512(rows, k, a, lda, b, ldp, c, ldc, d, ldd)
 	}
 }
 
-func blockAVX2(m, n, k int, a []float32, lda int, b, c []float32, ldc int, acc bool) {
+func blockAVX2(m, n, k int, a []float32, lda int, b, c []float32, ldc int, d []float32, ldd int) {
 	switch m {
 	case 1:
-		block(avx2x16, avx2x64, 4, tileRowsAVX2, m, n, k, a, lda, b, c, ldc, acc)
+		block(avx2x16, avx2x64, 4, tileRowsAVX2, m, n, k, a, lda, b, c, ldc, d, ldd)
 	case 2, 3:
-		block(avx2x16, avx2x32, 2, tileRowsAVX2, m, n, k, a, lda, b, c, ldc, acc)
+		block(avx2x16, avx2x32, 2, tileRowsAVX2, m, n, k, a, lda, b, c, ldc, d, ldd)
 	default:
-		block(avx2x16, avx2x16, 1, tileRowsAVX2, m, n, k, a, lda, b, c, ldc, acc)
+		block(avx2x16, avx2x16, 1, tileRowsAVX2, m, n, k, a, lda, b, c, ldc, d, ldd)
 	}
 }
 
@@ -62,15 +62,15 @@ func packTAVX2(dst []float32, m, k int, a []float32, lda int) {
 	packTiles(dst, tileRowsAVX2, m, k, a, lda)
 }
 
-func blockTAVX2(m, n, k int, a, b, c []float32, ldc int, acc bool) {
-	block(avx2x16T, avx2x16T, 1, tileRowsAVX2, m, n, k, a, k, b, c, ldc, acc)
+func blockTAVX2(m, n, k int, a, b, c []float32, ldc int, d []float32, ldd int) {
+	block(avx2x16T, avx2x16T, 1, tileRowsAVX2, m, n, k, a, k, b, c, ldc, d, ldd)
 }
 
-func blockAVX512(m, n, k int, a []float32, lda int, b, c []float32, ldc int, acc bool) {
+func blockAVX512(m, n, k int, a []float32, lda int, b, c []float32, ldc int, d []float32, ldd int) {
 	if m <= 3 {
-		block(avx512x16, avx512x64, 4, tileRowsAVX512, m, n, k, a, lda, b, c, ldc, acc)
+		block(avx512x16, avx512x64, 4, tileRowsAVX512, m, n, k, a, lda, b, c, ldc, d, ldd)
 	} else {
-		block(avx512x16, avx512x32, 2, tileRowsAVX512, m, n, k, a, lda, b, c, ldc, acc)
+		block(avx512x16, avx512x32, 2, tileRowsAVX512, m, n, k, a, lda, b, c, ldc, d, ldd)
 	}
 }
 
@@ -78,24 +78,24 @@ func packTAVX512(dst []float32, m, k int, a []float32, lda int) {
 	packTiles(dst, tileRowsAVX512, m, k, a, lda)
 }
 
-func blockTAVX512(m, n, k int, a, b, c []float32, ldc int, acc bool) {
-	block(avx512x16T, avx512x32T, 2, tileRowsAVX512, m, n, k, a, k, b, c, ldc, acc)
+func blockTAVX512(m, n, k int, a, b, c []float32, ldc int, d []float32, ldd int) {
+	block(avx512x16T, avx512x32T, 2, tileRowsAVX512, m, n, k, a, k, b, c, ldc, d, ldd)
 }
 
 // block runs tiles of kind wide, which take the given number of panels, and of kind one for the
 // panels that are left. A tile of the rows from i on finds its part of A at i*lda.
-func block(one, wide tileKind, panels, most, m, n, k int, a []float32, lda int, b, c []float32, ldc int, acc bool) {
+func block(one, wide tileKind, panels, most, m, n, k int, a []float32, lda int, b, c []float32, ldc int, d []float32, ldd int) {
 	rows := cutRows(m, most)
 	j := 0
 	for ; j+panels*panelWidth <= n; j += panels * panelWidth {
 		for t, i := 0, 0; i < m; t++ {
-			runTile(wide, rows.at(t), k, &a[i*lda], lda, &b[j*k], &c[i*ldc+j], ldc, acc)
+			runTile(wide, rows.at(t), k, &a[i*lda], lda, &b[j*k], &c[i*ldc+j], ldc, element(d, i*ldd+j), ldd)
 			i += rows.at(t)
 		}
 	}
 	for ; j+panelWidth <= n; j += panelWidth {
 		for t, i := 0, 0; i < m; t++ {
-			runTile(one, rows.at(t), k, &a[i*lda], lda, &b[j*k], &c[i*ldc+j], ldc, acc)
+			runTile(one, rows.at(t), k, &a[i*lda], lda, &b[j*k], &c[i*ldc+j], ldc, element(d, i*ldd+j), ldd)
 			i += rows.at(t)
 		}
 	}
@@ -105,19 +105,27 @@ func block(one, wide tileKind, panels, most, m, n, k int, a []float32, lda int, 
 	// The last panel is narrower than the tile.
 	var edge [tileRowsAVX512 * panelWidth]float32
 	for t, i := 0, 0; i < m; t++ {
-		runTile(one, rows.at(t), k, &a[i*lda], lda, &b[j*k], &edge[0], panelWidth, false)
+		runTile(one, rows.at(t), k, &a[i*lda], lda, &b[j*k], &edge[0], panelWidth, nil, 0)
 		for r := range rows.at(t) {
-			to, from := c[(i+r)*ldc+j:(i+r)*ldc+n], edge[r*panelWidth:]
-			if acc {
-				for q := range to {
-					to[q] += from[q]
-				}
-			} else {
-				copy(to, from)
+			to, sums := c[(i+r)*ldc+j:(i+r)*ldc+n], edge[r*panelWidth:]
+			if d == nil {
+				copy(to, sums)
+				continue
+			}
+			for q, v := range d[(i+r)*ldd+j : (i+r)*ldd+n] {
+				to[q] = v + sums[q]
 			}
 		}
 		i += rows.at(t)
 	}
+}
+
+// element is the address of x[i], or nil where there is no x.
+func element(x []float32, i int) *float32 {
+	if x == nil {
+		return nil
+	}
+	return &x[i]
 }
 
 // cut is m rows cut into tiles that differ by one row at the most, since a tile of few rows leaves the

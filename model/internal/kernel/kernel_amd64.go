@@ -17,101 +17,101 @@ func peakAVX512(n int)
 // tile16AVX2 is, for 1 <= rows <= 6,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile16AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile16AVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile16AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile32AVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 32 {
-//		c[i*ldc+j] = sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile32AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile32AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile16TAVX2 is, for 1 <= rows <= 6,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16TAVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile16TAVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile16TAVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile16TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile32TAVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 32 {
-//		c[i*ldc+j] = sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile32TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile32TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile64AVX2 is, for 1 <= rows <= 1,
 //
 //	for i, j := range rows, 64 {
-//		c[i*ldc+j] = sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile64AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile64AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile32AVX2 is, for 2 <= rows <= 3,
 //
 //	for i, j := range rows, 32 {
-//		c[i*ldc+j] = sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile32AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile32AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // tile64AVX512 is, for 1 <= rows <= 3,
 //
 //	for i, j := range rows, 64 {
-//		c[i*ldc+j] = sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]  // += when acc
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
 //	}
 //
-// with the sum taken in the order of l, each step one fused multiply-add.
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile64AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+func tile64AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 
 // copy16AVX2 is
 //

@@ -454,9 +454,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile16AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile16AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tile16AVX2(SB), NOSPLIT, $0-65
+TEXT ·tile16AVX2(SB), NOSPLIT, $0-80
 	MOVQ  rows+0(FP), AX
 	CMPQ  AX, $0x06
 	JEQ   rows6
@@ -522,16 +522,18 @@ one3:
 	JNZ          one3
 
 store4:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set5
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 
 set5:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VZEROUPPER
@@ -609,18 +611,20 @@ one8:
 	JNZ          one8
 
 store9:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set10
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
 	VADDPS 32(AX)(CX*1), Y3, Y3
 
 set10:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -717,12 +721,11 @@ one13:
 	JNZ          one13
 
 store14:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set15
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -731,6 +734,9 @@ store14:
 	VADDPS 32(AX)(CX*2), Y5, Y5
 
 set15:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -850,14 +856,13 @@ one18:
 	JNZ          one18
 
 store19:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set20
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set20
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -868,6 +873,11 @@ store19:
 	VADDPS 32(DX), Y7, Y7
 
 set20:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -1006,14 +1016,13 @@ one23:
 	JNZ          one23
 
 store24:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set25
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set25
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -1026,6 +1035,11 @@ store24:
 	VADDPS 32(DX)(CX*1), Y9, Y9
 
 set25:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -1183,14 +1197,13 @@ one28:
 	JNZ          one28
 
 store29:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set30
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set30
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -1205,6 +1218,11 @@ store29:
 	VADDPS 32(DX)(CX*2), Y11, Y11
 
 set30:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -1220,9 +1238,9 @@ set30:
 	VZEROUPPER
 	RET
 
-// func tile16AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile16AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX512F
-TEXT ·tile16AVX512(SB), NOSPLIT, $0-65
+TEXT ·tile16AVX512(SB), NOSPLIT, $0-80
 	MOVQ   rows+0(FP), AX
 	CMPQ   AX, $0x0c
 	JEQ    rows12
@@ -1289,15 +1307,17 @@ one33:
 	JNZ          one33
 
 store34:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set35
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 
 set35:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
 	RET
@@ -1357,16 +1377,18 @@ one38:
 	JNZ          one38
 
 store39:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set40
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 
 set40:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VZEROUPPER
@@ -1438,17 +1460,19 @@ one43:
 	JNZ          one43
 
 store44:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set45
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
 
 set45:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -1536,20 +1560,24 @@ one48:
 	JNZ          one48
 
 store49:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set50
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set50
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
 	VADDPS (DX), Z3, Z3
 
 set50:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -1649,14 +1677,13 @@ one53:
 	JNZ          one53
 
 store54:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set55
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set55
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -1664,6 +1691,11 @@ store54:
 	VADDPS (DX)(CX*1), Z4, Z4
 
 set55:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -1775,14 +1807,13 @@ one58:
 	JNZ          one58
 
 store59:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set60
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set60
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -1791,6 +1822,11 @@ store59:
 	VADDPS (DX)(CX*2), Z5, Z5
 
 set60:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -1918,16 +1954,15 @@ one63:
 	JNZ          one63
 
 store64:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set65
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set65
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -1937,6 +1972,13 @@ store64:
 	VADDPS (BX), Z6, Z6
 
 set65:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -2076,16 +2118,15 @@ one68:
 	JNZ          one68
 
 store69:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set70
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set70
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -2096,6 +2137,13 @@ store69:
 	VADDPS (BX)(CX*1), Z7, Z7
 
 set70:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -2247,16 +2295,15 @@ one73:
 	JNZ          one73
 
 store74:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set75
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set75
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -2268,6 +2315,13 @@ store74:
 	VADDPS (BX)(CX*2), Z8, Z8
 
 set75:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -2435,8 +2489,10 @@ one78:
 	JNZ          one78
 
 store79:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set80
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -2444,9 +2500,6 @@ store79:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set80
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -2459,6 +2512,15 @@ store79:
 	VADDPS (SI), Z9, Z9
 
 set80:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -2638,8 +2700,10 @@ one83:
 	JNZ          one83
 
 store84:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set85
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -2647,9 +2711,6 @@ store84:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set85
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -2663,6 +2724,15 @@ store84:
 	VADDPS (SI)(CX*1), Z10, Z10
 
 set85:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -2854,8 +2924,10 @@ one88:
 	JNZ          one88
 
 store89:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set90
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -2863,9 +2935,6 @@ store89:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set90
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -2880,6 +2949,15 @@ store89:
 	VADDPS (SI)(CX*2), Z11, Z11
 
 set90:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -2895,9 +2973,9 @@ set90:
 	VZEROUPPER
 	RET
 
-// func tile32AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile32AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX512F
-TEXT ·tile32AVX512(SB), NOSPLIT, $0-65
+TEXT ·tile32AVX512(SB), NOSPLIT, $0-80
 	MOVQ   rows+0(FP), AX
 	CMPQ   AX, $0x0c
 	JEQ    rows12
@@ -2975,16 +3053,18 @@ one93:
 	JNZ          one93
 
 store94:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set95
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 
 set95:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VZEROUPPER
@@ -3062,18 +3142,20 @@ one98:
 	JNZ          one98
 
 store99:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set100
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
 	VADDPS 64(AX)(CX*1), Z3, Z3
 
 set100:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -3170,12 +3252,11 @@ one103:
 	JNZ          one103
 
 store104:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set105
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -3184,6 +3265,9 @@ store104:
 	VADDPS 64(AX)(CX*2), Z5, Z5
 
 set105:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -3303,14 +3387,13 @@ one108:
 	JNZ          one108
 
 store109:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set110
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set110
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -3321,6 +3404,11 @@ store109:
 	VADDPS 64(DX), Z7, Z7
 
 set110:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -3459,14 +3547,13 @@ one113:
 	JNZ          one113
 
 store114:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set115
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set115
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -3479,6 +3566,11 @@ store114:
 	VADDPS 64(DX)(CX*1), Z9, Z9
 
 set115:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -3636,14 +3728,13 @@ one118:
 	JNZ          one118
 
 store119:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set120
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set120
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -3658,6 +3749,11 @@ store119:
 	VADDPS 64(DX)(CX*2), Z11, Z11
 
 set120:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -3838,16 +3934,15 @@ one123:
 	JNZ          one123
 
 store124:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set125
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set125
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -3864,6 +3959,13 @@ store124:
 	VADDPS 64(BX), Z13, Z13
 
 set125:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -4063,16 +4165,15 @@ one128:
 	JNZ          one128
 
 store129:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set130
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set130
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -4091,6 +4192,13 @@ store129:
 	VADDPS 64(BX)(CX*1), Z15, Z15
 
 set130:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -4309,16 +4417,15 @@ one133:
 	JNZ          one133
 
 store134:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set135
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set135
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -4339,6 +4446,13 @@ store134:
 	VADDPS 64(BX)(CX*2), Z17, Z17
 
 set135:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -4580,8 +4694,10 @@ one138:
 	JNZ          one138
 
 store139:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set140
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -4589,9 +4705,6 @@ store139:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set140
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -4614,6 +4727,15 @@ store139:
 	VADDPS 64(SI), Z19, Z19
 
 set140:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -4874,8 +4996,10 @@ one143:
 	JNZ          one143
 
 store144:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set145
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -4883,9 +5007,6 @@ store144:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set145
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -4910,6 +5031,15 @@ store144:
 	VADDPS 64(SI)(CX*1), Z21, Z21
 
 set145:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -5189,8 +5319,10 @@ one148:
 	JNZ          one148
 
 store149:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set150
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -5198,9 +5330,6 @@ store149:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set150
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -5227,6 +5356,15 @@ store149:
 	VADDPS 64(SI)(CX*2), Z23, Z23
 
 set150:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -5254,9 +5392,9 @@ set150:
 	VZEROUPPER
 	RET
 
-// func tile16TAVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile16TAVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tile16TAVX2(SB), NOSPLIT, $0-65
+TEXT ·tile16TAVX2(SB), NOSPLIT, $0-80
 	MOVQ  rows+0(FP), AX
 	CMPQ  AX, $0x06
 	JEQ   rows6
@@ -5320,16 +5458,18 @@ one153:
 	JNZ          one153
 
 store154:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set155
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 
 set155:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VZEROUPPER
@@ -5405,18 +5545,20 @@ one158:
 	JNZ          one158
 
 store159:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set160
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
 	VADDPS 32(AX)(CX*1), Y3, Y3
 
 set160:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -5511,12 +5653,11 @@ one163:
 	JNZ          one163
 
 store164:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set165
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -5525,6 +5666,9 @@ store164:
 	VADDPS 32(AX)(CX*2), Y5, Y5
 
 set165:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -5638,14 +5782,13 @@ one168:
 	JNZ          one168
 
 store169:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set170
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set170
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -5656,6 +5799,11 @@ store169:
 	VADDPS 32(DX), Y7, Y7
 
 set170:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -5788,14 +5936,13 @@ one173:
 	JNZ          one173
 
 store174:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set175
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set175
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -5808,6 +5955,11 @@ store174:
 	VADDPS 32(DX)(CX*1), Y9, Y9
 
 set175:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -5959,14 +6111,13 @@ one178:
 	JNZ          one178
 
 store179:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set180
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set180
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS (AX)(CX*1), Y2, Y2
@@ -5981,6 +6132,11 @@ store179:
 	VADDPS 32(DX)(CX*2), Y11, Y11
 
 set180:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(CX*1)
@@ -5996,9 +6152,9 @@ set180:
 	VZEROUPPER
 	RET
 
-// func tile16TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile16TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX512F
-TEXT ·tile16TAVX512(SB), NOSPLIT, $0-65
+TEXT ·tile16TAVX512(SB), NOSPLIT, $0-80
 	MOVQ   rows+0(FP), AX
 	CMPQ   AX, $0x0c
 	JEQ    rows12
@@ -6063,15 +6219,17 @@ one183:
 	JNZ          one183
 
 store184:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set185
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 
 set185:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VZEROUPPER
 	RET
@@ -6129,16 +6287,18 @@ one188:
 	JNZ          one188
 
 store189:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set190
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 
 set190:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VZEROUPPER
@@ -6208,17 +6368,19 @@ one193:
 	JNZ          one193
 
 store194:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set195
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
 
 set195:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -6300,20 +6462,24 @@ one198:
 	JNZ          one198
 
 store199:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set200
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set200
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
 	VADDPS (DX), Z3, Z3
 
 set200:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -6407,14 +6573,13 @@ one203:
 	JNZ          one203
 
 store204:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set205
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set205
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -6422,6 +6587,11 @@ store204:
 	VADDPS (DX)(CX*1), Z4, Z4
 
 set205:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -6527,14 +6697,13 @@ one208:
 	JNZ          one208
 
 store209:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set210
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set210
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -6543,6 +6712,11 @@ store209:
 	VADDPS (DX)(CX*2), Z5, Z5
 
 set210:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -6660,16 +6834,15 @@ one213:
 	JNZ          one213
 
 store214:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set215
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set215
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -6679,6 +6852,13 @@ store214:
 	VADDPS (BX), Z6, Z6
 
 set215:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -6808,16 +6988,15 @@ one218:
 	JNZ          one218
 
 store219:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set220
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set220
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -6828,6 +7007,13 @@ store219:
 	VADDPS (BX)(CX*1), Z7, Z7
 
 set220:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -6969,16 +7155,15 @@ one223:
 	JNZ          one223
 
 store224:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set225
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set225
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -6990,6 +7175,13 @@ store224:
 	VADDPS (BX)(CX*2), Z8, Z8
 
 set225:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -7143,8 +7335,10 @@ one228:
 	JNZ          one228
 
 store229:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set230
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -7152,9 +7346,6 @@ store229:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set230
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -7167,6 +7358,15 @@ store229:
 	VADDPS (SI), Z9, Z9
 
 set230:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -7332,8 +7532,10 @@ one233:
 	JNZ          one233
 
 store234:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set235
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -7341,9 +7543,6 @@ store234:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set235
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -7357,6 +7556,15 @@ store234:
 	VADDPS (SI)(CX*1), Z10, Z10
 
 set235:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -7534,8 +7742,10 @@ one238:
 	JNZ          one238
 
 store239:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set240
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -7543,9 +7753,6 @@ store239:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set240
 	VADDPS (AX), Z0, Z0
 	VADDPS (AX)(CX*1), Z1, Z1
 	VADDPS (AX)(CX*2), Z2, Z2
@@ -7560,6 +7767,15 @@ store239:
 	VADDPS (SI)(CX*2), Z11, Z11
 
 set240:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, (AX)(CX*1)
 	VMOVUPS Z2, (AX)(CX*2)
@@ -7575,9 +7791,9 @@ set240:
 	VZEROUPPER
 	RET
 
-// func tile32TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile32TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX512F
-TEXT ·tile32TAVX512(SB), NOSPLIT, $0-65
+TEXT ·tile32TAVX512(SB), NOSPLIT, $0-80
 	MOVQ   rows+0(FP), AX
 	CMPQ   AX, $0x0c
 	JEQ    rows12
@@ -7653,16 +7869,18 @@ one243:
 	JNZ          one243
 
 store244:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set245
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 
 set245:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VZEROUPPER
@@ -7738,18 +7956,20 @@ one248:
 	JNZ          one248
 
 store249:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set250
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
 	VADDPS 64(AX)(CX*1), Z3, Z3
 
 set250:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -7844,12 +8064,11 @@ one253:
 	JNZ          one253
 
 store254:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set255
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -7858,6 +8077,9 @@ store254:
 	VADDPS 64(AX)(CX*2), Z5, Z5
 
 set255:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -7971,14 +8193,13 @@ one258:
 	JNZ          one258
 
 store259:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set260
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set260
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -7989,6 +8210,11 @@ store259:
 	VADDPS 64(DX), Z7, Z7
 
 set260:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -8121,14 +8347,13 @@ one263:
 	JNZ          one263
 
 store264:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set265
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set265
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -8141,6 +8366,11 @@ store264:
 	VADDPS 64(DX)(CX*1), Z9, Z9
 
 set265:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -8292,14 +8522,13 @@ one268:
 	JNZ          one268
 
 store269:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set270
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
-	MOVB   acc+64(FP), BL
-	TESTB  BL, BL
-	JZ     set270
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -8314,6 +8543,11 @@ store269:
 	VADDPS 64(DX)(CX*2), Z11, Z11
 
 set270:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -8484,16 +8718,15 @@ one273:
 	JNZ          one273
 
 store274:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set275
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set275
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -8510,6 +8743,13 @@ store274:
 	VADDPS 64(BX), Z13, Z13
 
 set275:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -8699,16 +8939,15 @@ one278:
 	JNZ          one278
 
 store279:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set280
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set280
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -8727,6 +8966,13 @@ store279:
 	VADDPS 64(BX)(CX*1), Z15, Z15
 
 set280:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -8935,16 +9181,15 @@ one283:
 	JNZ          one283
 
 store284:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set285
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
 	LEAQ   (DX)(CX*2), BX
 	ADDQ   CX, BX
-	MOVB   acc+64(FP), SI
-	TESTB  SI, SI
-	JZ     set285
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -8965,6 +9210,13 @@ store284:
 	VADDPS 64(BX)(CX*2), Z17, Z17
 
 set285:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -9192,8 +9444,10 @@ one288:
 	JNZ          one288
 
 store289:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set290
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -9201,9 +9455,6 @@ store289:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set290
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -9226,6 +9477,15 @@ store289:
 	VADDPS 64(SI), Z19, Z19
 
 set290:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -9472,8 +9732,10 @@ one293:
 	JNZ          one293
 
 store294:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set295
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -9481,9 +9743,6 @@ store294:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set295
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -9508,6 +9767,15 @@ store294:
 	VADDPS 64(SI)(CX*1), Z21, Z21
 
 set295:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -9773,8 +10041,10 @@ one298:
 	JNZ          one298
 
 store299:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
+	JZ     set300
+	MOVQ   ldd+72(FP), CX
 	SHLQ   $0x02, CX
 	LEAQ   (AX)(CX*2), DX
 	ADDQ   CX, DX
@@ -9782,9 +10052,6 @@ store299:
 	ADDQ   CX, BX
 	LEAQ   (BX)(CX*2), SI
 	ADDQ   CX, SI
-	MOVB   acc+64(FP), DI
-	TESTB  DI, DI
-	JZ     set300
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS (AX)(CX*1), Z2, Z2
@@ -9811,6 +10078,15 @@ store299:
 	VADDPS 64(SI)(CX*2), Z23, Z23
 
 set300:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	LEAQ    (DX)(CX*2), BX
+	ADDQ    CX, BX
+	LEAQ    (BX)(CX*2), SI
+	ADDQ    CX, SI
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, (AX)(CX*1)
@@ -9838,9 +10114,9 @@ set300:
 	VZEROUPPER
 	RET
 
-// func tile64AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile64AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tile64AVX2(SB), NOSPLIT, $0-65
+TEXT ·tile64AVX2(SB), NOSPLIT, $0-80
 	MOVQ  rows+0(FP), AX
 	MOVQ  k+8(FP), AX
 	MOVQ  a+16(FP), CX
@@ -9966,12 +10242,11 @@ one303:
 	JNZ          one303
 
 store304:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set305
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS 64(AX), Y2, Y2
@@ -9982,6 +10257,9 @@ store304:
 	VADDPS 224(AX), Y7, Y7
 
 set305:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, 64(AX)
@@ -9993,9 +10271,9 @@ set305:
 	VZEROUPPER
 	RET
 
-// func tile32AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile32AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·tile32AVX2(SB), NOSPLIT, $0-65
+TEXT ·tile32AVX2(SB), NOSPLIT, $0-80
 	MOVQ  rows+0(FP), AX
 	CMPQ  AX, $0x03
 	JEQ   rows3
@@ -10104,12 +10382,11 @@ one308:
 	JNZ          one308
 
 store309:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set310
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS 64(AX), Y2, Y2
@@ -10120,6 +10397,9 @@ store309:
 	VADDPS 96(AX)(CX*1), Y7, Y7
 
 set310:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, 64(AX)
@@ -10266,12 +10546,11 @@ one313:
 	JNZ          one313
 
 store314:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set315
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Y0, Y0
 	VADDPS 32(AX), Y1, Y1
 	VADDPS 64(AX), Y2, Y2
@@ -10286,6 +10565,9 @@ store314:
 	VADDPS 96(AX)(CX*2), Y11, Y11
 
 set315:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, 64(AX)
@@ -10301,9 +10583,9 @@ set315:
 	VZEROUPPER
 	RET
 
-// func tile64AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)
+// func tile64AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
 // Requires: AVX, AVX512F
-TEXT ·tile64AVX512(SB), NOSPLIT, $0-65
+TEXT ·tile64AVX512(SB), NOSPLIT, $0-80
 	MOVQ   rows+0(FP), AX
 	CMPQ   AX, $0x03
 	JEQ    rows3
@@ -10389,18 +10671,20 @@ one318:
 	JNZ          one318
 
 store319:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), CL
-	TESTB  CL, CL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set320
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS 128(AX), Z2, Z2
 	VADDPS 192(AX), Z3, Z3
 
 set320:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, 128(AX)
@@ -10518,12 +10802,11 @@ one323:
 	JNZ          one323
 
 store324:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set325
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS 128(AX), Z2, Z2
@@ -10534,6 +10817,9 @@ store324:
 	VADDPS 192(AX)(CX*1), Z7, Z7
 
 set325:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, 128(AX)
@@ -10684,12 +10970,11 @@ one328:
 	JNZ          one328
 
 store329:
-	MOVQ   c+48(FP), AX
-	MOVQ   ldc+56(FP), CX
-	SHLQ   $0x02, CX
-	MOVB   acc+64(FP), DL
-	TESTB  DL, DL
+	MOVQ   d+64(FP), AX
+	TESTQ  AX, AX
 	JZ     set330
+	MOVQ   ldd+72(FP), CX
+	SHLQ   $0x02, CX
 	VADDPS (AX), Z0, Z0
 	VADDPS 64(AX), Z1, Z1
 	VADDPS 128(AX), Z2, Z2
@@ -10704,6 +10989,9 @@ store329:
 	VADDPS 192(AX)(CX*2), Z11, Z11
 
 set330:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	SHLQ    $0x02, CX
 	VMOVUPS Z0, (AX)
 	VMOVUPS Z1, 64(AX)
 	VMOVUPS Z2, 128(AX)

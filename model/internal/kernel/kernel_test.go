@@ -142,6 +142,20 @@ func TestGemm(t *testing.T) {
 					p.Pack(tB, s.k, s.n, b, ldb)
 					GemmPacked(s.m, a, lda, &p, packed, ldc, acc)
 					same(t, what+" packed", packed, got)
+					if !acc {
+						continue
+					}
+					// From D and from a bias it is what copying them and adding gives.
+					for _, ldd := range []int{s.n + 5, 0} {
+						d := pool[4001:][:s.m*ldd+s.n]
+						got, want := clone(pool[2005:][:s.m*ldc]), clone(pool[2005:][:s.m*ldc])
+						for i := range s.m {
+							copy(want[i*ldc:][:s.n], d[i*ldd:])
+						}
+						GemmPacked(s.m, a, lda, &p, want, ldc, true)
+						GemmPackedFrom(s.m, a, lda, &p, got, ldc, d, ldd)
+						same(t, fmt.Sprintf("%s from rows %d apart", what, ldd), got, want)
+					}
 				}
 			}
 		}

@@ -147,7 +147,11 @@ func (p *Pool) runPacked(lo, hi int) {
 	if g.byRows {
 		GemmPacked(hi-lo, g.a[lo*g.lda:], g.lda, g.packed, g.c[lo*g.ldc:], g.ldc, g.acc)
 	} else {
-		gemmPacked(g.m, g.a, g.lda, g.packed, g.c, g.ldc, g.acc, lo, hi)
+		var d []float32
+		if g.acc {
+			d = g.c
+		}
+		gemmPacked(g.m, g.a, g.lda, g.packed, g.c, g.ldc, d, g.ldc, lo, hi)
 	}
 }
 

@@ -51,7 +51,7 @@ func silu(x float32) float32 { return x * sigmoid(x) }
 func siluSlope(x, s float32) float32 { return s * (1 + x*(1-s)) }
 
 // blockPortable keeps 2×4 sums in registers, which is what scalar code has room for.
-func blockPortable(m, n, k int, a []float32, lda int, b, c []float32, ldc int, acc bool) {
+func blockPortable(m, n, k int, a []float32, lda int, b, c []float32, ldc int, d []float32, ldd int) {
 	for j := 0; j < n; j += 4 {
 		bp := b[j/panelWidth*panelWidth*k+j%panelWidth:]
 		for i := 0; i < m; i += 2 {
@@ -72,12 +72,12 @@ func blockPortable(m, n, k int, a []float32, lda int, b, c []float32, ldc int, a
 			}
 			for r := range rows {
 				to := c[(i+r)*ldc+j:][:min(4, n-j)]
-				for q := range to {
-					if acc {
-						to[q] += s[r][q]
-					} else {
-						to[q] = s[r][q]
-					}
+				if d == nil {
+					copy(to, s[r][:])
+					continue
+				}
+				for q, v := range d[(i+r)*ldd+j:][:len(to)] {
+					to[q] = v + s[r][q]
 				}
 			}
 		}
@@ -92,8 +92,8 @@ func packTPortable(dst []float32, m, k int, a []float32, lda int) {
 	}
 }
 
-func blockTPortable(m, n, k int, a, b, c []float32, ldc int, acc bool) {
-	blockPortable(m, n, k, a, k, b, c, ldc, acc)
+func blockTPortable(m, n, k int, a, b, c []float32, ldc int, d []float32, ldd int) {
+	blockPortable(m, n, k, a, k, b, c, ldc, d, ldd)
 }
 
 func packPortable(dst []float32, tB bool, k, n int, b []float32, ldb int) {

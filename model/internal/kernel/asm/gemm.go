@@ -36,8 +36,8 @@ func tiles(v isa, panels, least, most int, packed bool) {
 	if packed {
 		name, aAt = name+"T", "l*rows+i"
 	}
-	v.text(name, "func(rows, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, acc bool)", fmt.Sprintf(
-		"%s%s is, for %d <= rows <= %d,\n\n\tfor i, j := range rows, %d {\n\t\tc[i*ldc+j] = sum over l<k of a[%s] * b[j/16*ldp+l*16+j%%16]  // += when acc\n\t}\n\nwith the sum taken in the order of l, each step one fused multiply-add.",
+	v.text(name, "func(rows, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)", fmt.Sprintf(
+		"%s%s is, for %d <= rows <= %d,\n\n\tfor i, j := range rows, %d {\n\t\tc[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[%s] * b[j/16*ldp+l*16+j%%16]\n\t}\n\nwith the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.",
 		name, v.name, least, most, panels*panel, aAt))
 	rows := asm.Load(asm.Param("rows"), asm.GP64())
 	for r := most; r > least; r-- {
@@ -128,16 +128,17 @@ func tile(v isa, rows, panels int, packed bool) {
 	asm.JNZ(LabelRef(one))
 
 	asm.Label(store)
-	c := pointers(asm.Load(asm.Param("c"), asm.GP64()), stride("ldc"), rows)
-	add := asm.Load(asm.Param("acc"), asm.GP8())
-	asm.TESTB(add, add)
+	from := asm.Load(asm.Param("d"), asm.GP64())
+	asm.TESTQ(from, from)
 	asm.JZ(LabelRef(set))
+	d := pointers(from, stride("ldd"), rows)
 	for r := range acc {
 		for j := range acc[r] {
-			asm.VADDPS(c.at(r).Offset(j*v.bytes()), acc[r][j], acc[r][j])
+			asm.VADDPS(d.at(r).Offset(j*v.bytes()), acc[r][j], acc[r][j])
 		}
 	}
 	asm.Label(set)
+	c := pointers(asm.Load(asm.Param("c"), asm.GP64()), stride("ldc"), rows)
 	for r := range acc {
 		for j := range acc[r] {
 			asm.VMOVUPS(acc[r][j], c.at(r).Offset(j*v.bytes()))
