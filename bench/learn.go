@@ -50,7 +50,7 @@ func newStepper(agent *dreamer.Agent, c dreamer.Config) (*stepper, error) {
 
 func (s *stepper) step() error {
 	start := time.Now()
-	r, err := s.agent.Train(s.batch)
+	r, err := s.agent.Train(context.Background(), s.batch)
 	s.spent += time.Since(start)
 	if err == nil && r.Skipped {
 		err = fmt.Errorf("a train step was not finite: %v", r.Metrics)

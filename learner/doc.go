@@ -32,9 +32,9 @@
 //
 // # Invariants
 //
-//   - An update is one call of Train, skipped ones included. Restoring parameters
-//     after non-finite updates does not turn their number back; resuming from a
-//     checkpoint does.
+//   - An update is one call of Train, skipped ones included, but not one that its
+//     context ended. Restoring parameters after non-finite updates does not turn
+//     their number back; resuming from a checkpoint does.
 //   - A parameter version is used once. Versions grow over restarts; after a
 //     crash they jump, since some may have gone out since the checkpoint. To
 //     tell one, resuming writes a checkpoint that is not a clean end. Lockstep

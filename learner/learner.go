@@ -26,9 +26,10 @@ type Result struct {
 
 // Algorithm is what learns.
 type Algorithm interface {
-	// Train makes one gradient step. What the result points to is valid until
-	// the next call.
-	Train(b *protocol.Batch) (Result, error)
+	// Train makes one gradient step. When ctx ends before the parameters are
+	// touched, it changes nothing and returns ctx's error. What the result
+	// points to is valid until the next call.
+	Train(ctx context.Context, b *protocol.Batch) (Result, error)
 	// Params appends the acting parameters as a safetensors blob.
 	Params(dst []byte) ([]byte, error)
 	// Save writes everything: parameters, optimiser, normalisers, random

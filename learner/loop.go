@@ -118,7 +118,8 @@ func New(cfg Config, deps Deps) (*Loop, error) {
 }
 
 // Run resumes from the newest checkpoint, or starts anew, and trains until ctx
-// ends, which is no error.
+// ends, which is no error. An update under way is given up then: with a large
+// model it could take longer than there is until the process is killed.
 func (l *Loop) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer l.wait()
@@ -136,13 +137,15 @@ func (l *Loop) Run(ctx context.Context) error {
 	return l.Finish()
 }
 
-// Step makes one update and whatever falls due after it.
+// Step makes one update and whatever falls due after it. When ctx ends before
+// the update is made, the batch is lost and the error is that of ctx: where each
+// one counts, as in lockstep, the caller hands in a context that does not end.
 func (l *Loop) Step(ctx context.Context) error {
 	batch, err := l.next(ctx)
 	if err != nil {
 		return fmt.Errorf("learner: sample: %w", err)
 	}
-	result, err := l.deps.Algorithm.Train(batch)
+	result, err := l.deps.Algorithm.Train(ctx, batch)
 	if err != nil {
 		return fmt.Errorf("learner: update %d: %w", l.state.Updates+1, err)
 	}

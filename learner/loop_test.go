@@ -36,6 +36,7 @@ type world struct {
 	steps   int64
 
 	bad      func(step int64) bool // whether the step is not finite
+	training func()                // called when an update begins
 	trainErr error
 	saveErr  error
 	publish  func(ctx context.Context) error
@@ -95,7 +96,13 @@ func (w *world) Refresh(_ context.Context, r *protocol.Refresh) error {
 	return w.refresh
 }
 
-func (w *world) Train(b *protocol.Batch) (Result, error) {
+func (w *world) Train(ctx context.Context, b *protocol.Batch) (Result, error) {
+	if w.training != nil {
+		w.training()
+	}
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
 	w.steps++
 	if w.trainErr != nil {
 		return Result{}, w.trainErr
@@ -386,6 +393,27 @@ func TestRunEndsAndResumes(t *testing.T) {
 		if last := w.values[len(w.values)-1]["learner/updates"]; last != float64(want) {
 			t.Errorf("the last values are of update %v, want %d", last, want)
 		}
+	}
+}
+
+// An update that the end of the context comes into is given up: the last
+// checkpoint is that of the update before.
+func TestRunGivesUpTheUpdateUnderWay(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w.training = func() {
+		if w.steps == 5 {
+			cancel()
+		}
+	}
+	l := w.loop(t, Config{})
+	if err := l.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	latest, err := Latest(w.dir, hclog.NewNullLogger())
+	if err != nil || latest.Manifest.Updates != 5 || !latest.Manifest.Clean || w.steps != 5 {
+		t.Errorf("after %d updates it left %+v (%v), want a clean checkpoint of update 5", w.steps, latest, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package dreamer
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -164,14 +165,20 @@ func (a *Agent) Times(spent map[string]time.Duration) { a.program.Times(spent) }
 func (a *Agent) Step() int64 { return a.opt.Step }
 
 // Train makes one gradient step on a batch. A loss or gradient that is not
-// finite changes nothing but the random stream, and the result says so.
-func (a *Agent) Train(p *protocol.Batch) (learner.Result, error) {
+// finite changes nothing but the random stream, and the result says so. A
+// context that ends before the optimiser's update changes nothing at all.
+func (a *Agent) Train(ctx context.Context, p *protocol.Batch) (learner.Result, error) {
 	if err := a.batch.load(a.cfg, p); err != nil {
 		return learner.Result{}, err
 	}
+	stream, low, high, size := *a.pcg, a.norm.low, a.norm.high, *a.size
 	a.batch.draw(a.cfg, a.rng)
-	low, high, size := a.norm.low, a.norm.high, *a.size
-	if err := a.gradients(); err != nil {
+	err := a.gradients(ctx)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		*a.pcg, a.norm.low, a.norm.high, *a.size = stream, low, high, size
 		return learner.Result{}, err
 	}
 	total := float64(a.program.Value(a.total)[0])
@@ -189,9 +196,9 @@ func (a *Agent) Train(p *protocol.Batch) (learner.Result, error) {
 }
 
 // gradients runs the graph and gathers the gradients of all modules.
-func (a *Agent) gradients() error {
+func (a *Agent) gradients(ctx context.Context) error {
 	a.actor.active = a.opt.Step >= a.cfg.ActorStart
-	if err := a.program.Run(); err != nil {
+	if err := a.program.Run(ctx); err != nil {
 		return fmt.Errorf("dreamer: training step %d: %w", a.opt.Step, err)
 	}
 	at := 0

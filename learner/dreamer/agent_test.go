@@ -2,7 +2,9 @@ package dreamer
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -16,7 +18,7 @@ import (
 func train(t *testing.T, a *Agent, from, to int) {
 	t.Helper()
 	for i := from; i < to; i++ {
-		r, err := a.Train(newBatchOf(a.cfg, uint64(i)))
+		r, err := a.Train(t.Context(), newBatchOf(a.cfg, uint64(i)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +173,7 @@ func TestNonFiniteChangesNothing(t *testing.T) {
 	} {
 		p := newBatchOf(c, 1)
 		spoil(p)
-		if r, err := a.Train(p); err == nil && !r.Skipped {
+		if r, err := a.Train(t.Context(), p); err == nil && !r.Skipped {
 			t.Errorf("spoilt batch %d was trained", i)
 		}
 		if !bytes.Equal(before, state()) {
@@ -180,7 +182,7 @@ func TestNonFiniteChangesNothing(t *testing.T) {
 	}
 	a.params.Module(model.Decoder).Data[0] = nan
 	before = state()
-	if r, err := a.Train(newBatchOf(c, 1)); err != nil || !r.Skipped {
+	if r, err := a.Train(t.Context(), newBatchOf(c, 1)); err != nil || !r.Skipped {
 		t.Errorf("a parameter that is not a number: skipped %v, error %v", r.Skipped, err)
 	}
 	if !bytes.Equal(before, state()) {
@@ -261,7 +263,7 @@ func TestActingIsTraining(t *testing.T) {
 			}
 			a.batch.draw(a.cfg, a.rng)
 			copy(a.batch.sequence.Draw, draw)
-			if err := a.gradients(); err != nil {
+			if err := a.gradients(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			refresh := a.refresh(batch)
@@ -349,6 +351,54 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("%s: an agent was made", name)
 		}
 	}
+}
+
+// A step whose context ends before the update leaves no trace, the random
+// stream included, however far it came; the step after it is the one that
+// would have been made.
+func TestTrainGivesUp(t *testing.T) {
+	c := variants()["gaussian"]
+	c.Threads = 2
+	a := newAgent(t, c)
+	train(t, a, 0, 2)
+	before := saved(t, a)
+	var ends int
+	for calls := 0; ; calls++ {
+		ctx := &endsAfter{Context: t.Context(), calls: calls}
+		_, err := a.Train(ctx, newBatchOf(c, 2))
+		if err == nil {
+			break
+		}
+		ends++
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("ended at look %d: error %v", calls, err)
+		}
+		if !bytes.Equal(before, saved(t, a)) {
+			t.Fatalf("ended at look %d: the agent changed", calls)
+		}
+	}
+	if operators := len(a.losses); ends < 4*operators {
+		t.Errorf("Train looks %d times whether to go on", ends)
+	}
+	whole := newAgent(t, c)
+	train(t, whole, 0, 3)
+	if !bytes.Equal(saved(t, a), saved(t, whole)) {
+		t.Error("a step that was begun again differs from one that was not interrupted")
+	}
+}
+
+// endsAfter is a context that has ended when it is asked once more than calls
+// times.
+type endsAfter struct {
+	context.Context
+	calls int
+}
+
+func (e *endsAfter) Err() error {
+	if e.calls--; e.calls < 0 {
+		return context.Canceled
+	}
+	return nil
 }
 
 // Two agents of one seed are the same; of two seeds they differ.

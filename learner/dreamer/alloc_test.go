@@ -17,7 +17,7 @@ func TestTrainDoesNotAllocate(t *testing.T) {
 			a := newAgent(t, c)
 			p := newBatchOf(c, 1)
 			step := func() {
-				if r, err := a.Train(p); err != nil || r.Skipped {
+				if r, err := a.Train(t.Context(), p); err != nil || r.Skipped {
 					t.Fatal(err, r.Metrics)
 				}
 			}

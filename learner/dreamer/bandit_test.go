@@ -241,7 +241,7 @@ func TestMemoryTask(t *testing.T) {
 	const threshold = (reactiveOptimum + memoryOptimum) / 2
 	var got float64
 	for i := 1; i <= updates && got < threshold; i++ {
-		r, err := a.Train(replay.sample())
+		r, err := a.Train(t.Context(), replay.sample())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package dreamer
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func (a *Agent) Dump(w io.Writer, p *protocol.Batch) error {
 		add(prefix+"step", []float32{float32(a.opt.Step)})
 	}
 	state("before/")
-	result, err := a.Train(p)
+	result, err := a.Train(context.Background(), p)
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func TestDumpSuffices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAgent(t, c)
 			for i := range 3 { // so that moments and normaliser are not empty
-				if _, err := a.Train(newBatchOf(c, uint64(10+i))); err != nil {
+				if _, err := a.Train(t.Context(), newBatchOf(c, uint64(10+i))); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -22,7 +22,7 @@ func forwardOf(t *testing.T, c Config, change func(p *protocol.Batch)) *Agent {
 		t.Fatal(err)
 	}
 	a.batch.draw(c, a.rng)
-	if err := a.gradients(); err != nil {
+	if err := a.gradients(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return a

@@ -21,7 +21,7 @@ func checkWholeLoss(t *testing.T, a *Agent) {
 		t.Fatal(err)
 	}
 	a.batch.draw(a.cfg, a.rng)
-	if err := a.gradients(); err != nil {
+	if err := a.gradients(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	step := refStepOf(a, make(vec, 4))
@@ -110,7 +110,7 @@ func gradientsOf(t *testing.T, c Config, otherSlow bool) map[string][]float32 {
 		t.Fatal(err)
 	}
 	a.batch.draw(c, a.rng)
-	if err := a.gradients(); err != nil {
+	if err := a.gradients(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	grads := map[string][]float32{}

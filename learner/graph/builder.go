@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -15,13 +16,14 @@ type Node = gorgonia.Node
 // Builder collects the nodes of a graph. Its methods may be chained without
 // looking at errors: the first one is kept and returned by Compile.
 type Builder struct {
-	g   *gorgonia.ExprGraph
-	ops []*forward
-	err error
+	g    *gorgonia.ExprGraph
+	gate *gate
+	ops  []*forward
+	err  error
 }
 
 // NewBuilder starts an empty graph.
-func NewBuilder() *Builder { return &Builder{g: gorgonia.NewGraph()} }
+func NewBuilder() *Builder { return &Builder{g: gorgonia.NewGraph(), gate: &gate{}} }
 
 // Input adds a vector that the caller owns. Its memory is read in place by
 // every run, so new values are simply written there.
@@ -42,7 +44,7 @@ func (b *Builder) Apply(name string, op Operator, inputs []*Node, differentiable
 			return nil
 		}
 	}
-	f := &forward{node: newNode(name, len(inputs), op.Len()), op: op, diff: make([]bool, len(inputs))}
+	f := &forward{node: newNode(b.gate, name, len(inputs), op.Len()), op: op, diff: make([]bool, len(inputs))}
 	for _, i := range differentiable {
 		f.diff[i] = true
 	}
@@ -58,6 +60,7 @@ func (b *Builder) Apply(name string, op Operator, inputs []*Node, differentiable
 type Program struct {
 	machine gorgonia.VM
 	grads   gorgonia.Nodes
+	gate    *gate
 	ops     []*forward
 }
 
@@ -84,13 +87,19 @@ func (b *Builder) Compile(cost *Node, wrt ...*Node) (*Program, error) {
 		}
 		seen[h] = n
 	}
-	return &Program{machine: gorgonia.NewTapeMachine(b.g), grads: grads, ops: b.ops}, nil
+	return &Program{machine: gorgonia.NewTapeMachine(b.g), grads: grads, gate: b.gate, ops: b.ops}, nil
 }
 
-// Run executes the graph once.
-func (p *Program) Run() error {
+// Run executes the graph once. When ctx ends meanwhile, no further operator is
+// begun, and the error is that of ctx.
+func (p *Program) Run(ctx context.Context) error {
+	p.gate.ctx = ctx
 	p.machine.Reset()
-	return p.machine.RunAll()
+	err := p.machine.RunAll()
+	if cause := ctx.Err(); err != nil && cause != nil {
+		return cause // Gorgonia's own error does not unwrap
+	}
+	return err
 }
 
 // Grad is the gradient with respect to the i-th input given to Compile, as of

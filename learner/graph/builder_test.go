@@ -68,7 +68,7 @@ func TestGradientOverRuns(t *testing.T) {
 	for run := range 4 {
 		x[0] = float32(run)
 		a[0] = 1 + float32(run)/2
-		if err := p.Run(); err != nil {
+		if err := p.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		// cost = Σ a x² + a (a x²)² ; d/da = Σ x² + 3a²x⁴ ; d/dx = 2ax + 4a³x³
@@ -100,7 +100,7 @@ func TestStopGradient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Run(); err != nil {
+	if err := p.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := p.Grad(0)[0]; got != 6 {
@@ -146,7 +146,7 @@ func TestTimes(t *testing.T) {
 	last := time.Duration(0)
 	for range 3 {
 		start := time.Now()
-		if err := p.Run(); err != nil {
+		if err := p.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		spent := map[string]time.Duration{}

@@ -14,7 +14,7 @@
 //	y := b.Apply("encode", op, []*graph.Node{w, x}, 0) // differentiable in w
 //	...
 //	p, err := b.Compile(cost, w)
-//	err = p.Run()
+//	err = p.Run(ctx)
 //	g := p.Grad(0)
 //
 // Every node is a vector; operators know the shapes. Operators own their

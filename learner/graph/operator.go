@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash"
@@ -27,6 +28,10 @@ type Operator interface {
 // instances numbers operator nodes, so that no two hash alike.
 var instances atomic.Uint64
 
+// gate is what the operators of one graph pass before they run: closed when the
+// run's context has ended, so that a run ends between two operators.
+type gate struct{ ctx context.Context }
+
 // node is what all three kinds of Gorgonia operators here have in common.
 type node struct {
 	id    uint64
@@ -36,10 +41,11 @@ type node struct {
 	out   []float32
 	in    [][]float32
 	spent time.Duration // in the operator, all runs together
+	gate  *gate
 }
 
-func newNode(name string, arity, length int) node {
-	n := node{id: instances.Add(1), name: name, arity: arity, in: make([][]float32, arity)}
+func newNode(gate *gate, name string, arity, length int) node {
+	n := node{id: instances.Add(1), name: name, arity: arity, in: make([][]float32, arity), gate: gate}
 	if length > 0 {
 		n.out = make([]float32, length)
 		n.value = tensor.New(tensor.WithShape(length), tensor.WithBacking(n.out))
@@ -76,8 +82,11 @@ func (n *node) Hashcode() uint32 {
 	return h.Sum32()
 }
 
-// read takes the vectors of the inputs.
+// read takes the vectors of the inputs, unless the run is to end.
 func (n *node) read(values []gorgonia.Value) error {
+	if err := n.gate.ctx.Err(); err != nil {
+		return err
+	}
 	if len(values) != n.arity {
 		return fmt.Errorf("graph: %s got %d inputs, want %d", n, len(values), n.arity)
 	}
@@ -120,7 +129,7 @@ func (f *forward) DiffWRT(int) []bool { return f.diff }
 // SymDiff adds one node that runs the backward step and, for each further
 // input that is differentiable, a node that picks its gradient.
 func (f *forward) SymDiff(inputs gorgonia.Nodes, output, grad *gorgonia.Node) (gorgonia.Nodes, error) {
-	b := &backward{node: newNode(f.name+"'", len(inputs)+2, 0), op: f.op, din: make([][]float32, len(inputs))}
+	b := &backward{node: newNode(f.gate, f.name+"'", len(inputs)+2, 0), op: f.op, din: make([][]float32, len(inputs))}
 	f.back = b
 	b.values = make([]*tensor.Dense, len(inputs))
 	for i, d := range f.diff {
@@ -145,7 +154,7 @@ func (f *forward) SymDiff(inputs gorgonia.Nodes, output, grad *gorgonia.Node) (g
 		case v == b.value:
 			grads[i] = run
 		default:
-			p := &pick{node: newNode(fmt.Sprintf("%s'%d", f.name, i), 1, 0)}
+			p := &pick{node: newNode(f.gate, fmt.Sprintf("%s'%d", f.name, i), 1, 0)}
 			p.value, p.out = v, b.din[i]
 			if grads[i], err = gorgonia.ApplyOp(p, run); err != nil {
 				return nil, err

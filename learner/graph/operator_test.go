@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ func TestGradientsThatMeet(t *testing.T) {
 	defer p.Close()
 	for run := range 3 {
 		x[0] = float32(run)
-		if err := p.Run(); err != nil {
+		if err := p.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		// cost = Σ 3·w·x² + w·x
@@ -97,7 +98,7 @@ func TestOperatorErrors(t *testing.T) {
 	defer p.Close()
 	for _, op.forward = range []bool{false, true, false} {
 		for _, op.backward = range []bool{false, true, false} {
-			err := p.Run()
+			err := p.Run(t.Context())
 			if failed := op.forward || op.backward; failed != (err != nil) {
 				t.Errorf("forward fails: %v, backward fails: %v, error %v", op.forward, op.backward, err)
 			}
@@ -105,6 +106,64 @@ func TestOperatorErrors(t *testing.T) {
 			if err != nil && (!strings.Contains(err.Error(), "broken") || !strings.Contains(err.Error(), "fragile")) {
 				t.Errorf("error %q does not name its node and cause", err)
 			}
+		}
+	}
+}
+
+// counted is the sum of its inputs, and ends a context in one of its runs.
+type counted struct {
+	sum
+	runs, end int
+	cancel    func()
+}
+
+func (c *counted) count() {
+	c.runs++
+	if c.runs == c.end {
+		c.cancel()
+	}
+}
+
+func (c *counted) Forward(in [][]float32, out []float32) error {
+	c.count()
+	return c.sum.Forward(in, out)
+}
+
+func (c *counted) Backward(in [][]float32, out, dout []float32, din [][]float32) error {
+	c.count()
+	return c.sum.Backward(in, out, dout, din)
+}
+
+// A run whose context ends goes on to the end of the operator that is running,
+// forward or backward, and no further; the next run is as any other.
+func TestRunEndsBetweenOperators(t *testing.T) {
+	op := &counted{}
+	b := NewBuilder()
+	x := b.Input("x", []float32{3})
+	cost := x
+	const nodes = 3
+	for range nodes {
+		cost = b.Apply("counted", op, []*Node{cost}, 0)
+	}
+	p, err := b.Compile(cost, x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for op.end = range 2*nodes + 1 {
+		ctx, cancel := context.WithCancel(t.Context())
+		op.runs, op.cancel = 0, cancel
+		if op.end == 0 {
+			cancel()
+		}
+		err := p.Run(ctx)
+		if complete := op.end == 2*nodes; complete != (err == nil) || err != nil && !errors.Is(err, context.Canceled) || op.runs != op.end {
+			t.Errorf("ended in run %d: %d operators ran, error %v", op.end, op.runs, err)
+		}
+		cancel()
+		op.end = -1
+		if err := p.Run(t.Context()); err != nil || p.Value(cost)[0] != 3 || p.Grad(0)[0] != 1 {
+			t.Errorf("the run after it: %v, value %v, gradient %v", err, p.Value(cost), p.Grad(0))
 		}
 	}
 }
