@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,8 @@ type ServerConfig struct {
 	Listen   string // host:port to listen on, port 0 for a free one; empty: in-process connections only
 	Keys     string // folder of <role>.nk seed files, made where missing; empty: no authentication
 	File     string // nats-server configuration file to start from (TLS, users, clustering); may be empty
+
+	Stop <-chan struct{} // closed when the wait for it to be ready is to be given up; nil: never
 }
 
 // Server is an embedded NATS server. Buses in this process connect to it by
@@ -35,7 +38,9 @@ type Server struct {
 const startTimeout = 60 * time.Second
 
 // StartServer starts a server and waits until it takes connections. It
-// refuses to listen beyond loopback without authentication.
+// refuses to listen beyond loopback without authentication. What keeps the
+// server from starting is the error; that of a start given up is
+// context.Canceled.
 func StartServer(cfg ServerConfig, log hclog.Logger) (*Server, error) {
 	opts, err := serverOptions(cfg)
 	if err != nil {
@@ -45,14 +50,34 @@ func StartServer(cfg ServerConfig, log hclog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(serverLog{log}, log.IsDebug(), false, false)
+	fatal := make(chan string, 1)
+	s.SetLoggerV2(serverLog{log, fatal}, log.IsDebug(), false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) {
+	if err = ready(s, fatal, cfg.Stop); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("embedded NATS server: not ready after %v; is %s writable and in use by no other server?", startTimeout, opts.StoreDir)
+		return nil, fmt.Errorf("embedded NATS server with its store in %s: %w", opts.StoreDir, err)
 	}
 	return &Server{server: s, keys: cfg.Keys}, nil
+}
+
+// ready waits until a server takes connections.
+func ready(s *server.Server, fatal <-chan string, stop <-chan struct{}) error {
+	for late := time.Now().Add(startTimeout); ; {
+		select {
+		case why := <-fatal: // the server only logs it
+			return errors.New(why)
+		case <-stop:
+			return context.Canceled
+		default:
+		}
+		if s.ReadyForConnections(25 * time.Millisecond) {
+			return nil
+		}
+		if time.Now().After(late) {
+			return fmt.Errorf("not ready after %v", startTimeout)
+		}
+	}
 }
 
 func serverOptions(cfg ServerConfig) (*server.Options, error) {
@@ -182,11 +207,21 @@ func createKey(dir, path string) ([]byte, error) {
 }
 
 // serverLog passes the server's log on; its notices are debugging here.
-type serverLog struct{ log hclog.Logger }
+type serverLog struct {
+	log   hclog.Logger
+	fatal chan<- string // the first reason why it cannot run
+}
 
 func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l serverLog) Fatalf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
 func (l serverLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
 func (l serverLog) Debugf(format string, v ...any)  { l.log.Trace(fmt.Sprintf(format, v...)) }
 func (l serverLog) Tracef(format string, v ...any)  { l.log.Trace(fmt.Sprintf(format, v...)) }
+
+func (l serverLog) Fatalf(format string, v ...any) {
+	select {
+	case l.fatal <- fmt.Sprintf(format, v...):
+	default:
+		l.log.Error(fmt.Sprintf(format, v...))
+	}
+}

@@ -31,7 +31,7 @@ under --set. What is printed is a configuration file itself.`,
   # Every key with its meaning, unit and cost; the presets.
   dreamfleet config --reference
   dreamfleet config --presets`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			switch {

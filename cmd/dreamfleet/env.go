@@ -22,7 +22,16 @@ func newEnvCommand() *cobra.Command {
 		Short: "Score dispatch heuristics, tune the index policy, verify recorded episodes",
 		Long: `Work with the load balancing environment alone, without an agent: score dispatch heuristics on any
 workload, tune the index policy to it, and verify recorded episodes against the simulator.`,
-		Args: cobra.NoArgs,
+		Example: `  # How good the rules are that people use.
+  dreamfleet env score --policy all --seeds 2000-2029
+
+  # The best of them, tuned to lighter load.
+  dreamfleet env tune --interval 75 --out light.json
+
+  # Whether a recorded episode is what the simulator does.
+  dreamfleet env verify episode.jsonl.gz`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newScoreCommand(), newTuneCommand(), newVerifyCommand())
 	return cmd
@@ -122,7 +131,7 @@ With --json the result is one object: policy, seeds, mean_jct (one number a seed
   dreamfleet env score --policy all --workload swf --file jobs.swf.gz --load 0.9
   dreamfleet env score --policy all --workload csv --file requests.csv.gz --arrival gmt_create \
       --size exec_time_seconds --filter predict_status=SUCCEED --load 0.9`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if index != "" {
 				var err error
@@ -228,7 +237,7 @@ Tune on other seeds than you report: on 2000-2029 by custom.`,
 
   # Refine them with five parameters a server.
   dreamfleet env tune --interval 75 --start light.json --knots 10 --out light50.json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if tune.Episodes, err = workload.episodes(cmd.ErrOrStderr()); err != nil {

@@ -164,7 +164,7 @@ With --trace the episode of the first seed is written in the format that 'env ve
   # Record an episode and check it.
   dreamfleet evaluate --run runs/small --seeds 2000 --trace episode.jsonl.gz
   dreamfleet env verify episode.jsonl.gz`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := savedConfig(run)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,7 +170,9 @@ func savedConfig(dir string) (protocol.Config, error) {
 	return protocol.DecodeConfig(path, document)
 }
 
-// claimRun makes the run folder, keeps other processes out of it until unlock, and prepares it.
+// claimRun makes the run folder, keeps other processes out of it until unlock, and refuses to go on
+// with a run of other settings. A new folder is a run's only once saveConfig has been called, when
+// all that the configuration asks for has been built.
 func claimRun(dir string, cfg protocol.Config) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("run folder: %w", err)
@@ -177,47 +180,84 @@ func claimRun(dir string, cfg protocol.Config) (unlock func(), err error) {
 	if unlock, err = lockRun(dir, "lock"); err != nil {
 		return nil, err
 	}
-	if _, err := prepareRun(dir, cfg); err != nil {
+	if err := resumable(dir, cfg); err != nil {
 		unlock()
 		return nil, err
 	}
 	return unlock, nil
 }
 
-// prepareRun makes the run folder, refuses to go on with a run of other settings, and saves the
-// configuration. It reports whether the run was there before.
-func prepareRun(dir string, cfg protocol.Config) (resumed bool, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return false, fmt.Errorf("run folder: %w", err)
-	}
+// resumable refuses a configuration under which the run of a folder cannot go on.
+func resumable(dir string, cfg protocol.Config) error {
 	saved, err := savedConfig(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return false, err
-	default:
-		resumed = true
-		if differences := protocol.Compatible(saved, cfg); len(differences) > 0 {
-			var list strings.Builder
-			for _, d := range differences {
-				fmt.Fprintf(&list, "\n  %s", d)
-			}
-			return false, fmt.Errorf("%w: %s was begun with other settings, which belong to a run for life:%s\nGive the saved settings, or another --run",
-				protocol.ErrConfig, dir, list.String())
-		}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	differences := protocol.Compatible(saved, cfg)
+	if len(differences) == 0 {
+		return nil
+	}
+	var list strings.Builder
+	for _, d := range differences {
+		fmt.Fprintf(&list, "\n  %s", d)
+	}
+	return fmt.Errorf("%w: %s was begun with other settings, which belong to a run for life:%s\nGive the saved settings, or another --run",
+		protocol.ErrConfig, dir, list.String())
+}
+
+// saveConfig writes the configuration of a run into its folder. What came from the environment is
+// not the run's: there it stays as it was saved before, or empty.
+func saveConfig(dir string, cfg protocol.Config, lookupEnv func(string) (string, bool)) error {
+	saved, err := savedConfig(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if fromEnvironment(cfg.Bus.URL, urlVariable, lookupEnv) {
+		cfg.Bus.URL = saved.Bus.URL
+	}
+	if fromEnvironment(cfg.Bus.Creds, credsVariable, lookupEnv) {
+		cfg.Bus.Creds = saved.Bus.Creds
 	}
 	document, err := cfg.Encode()
 	if err != nil {
-		return false, err
+		return err
 	}
 	path := filepath.Join(dir, configFile)
 	if err := os.WriteFile(path+".new", document, 0o644); err != nil {
-		return false, fmt.Errorf("save configuration: %w", err)
+		return fmt.Errorf("save configuration: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
-		return false, fmt.Errorf("save configuration: %w", err)
+		return fmt.Errorf("save configuration: %w", err)
 	}
-	return resumed, nil
+	return nil
+}
+
+// Variables of the environment that are read here; model's kernels read another.
+const (
+	urlVariable    = "DREAMFLEET_NATS_URL"
+	credsVariable  = "DREAMFLEET_NATS_CREDS"
+	kernelVariable = "DREAMFLEET_KERNEL"
+)
+
+// fromEnvironment tells whether a variable gave a setting its value.
+func fromEnvironment(value, variable string, lookupEnv func(string) (string, bool)) bool {
+	text, ok := lookupEnv(variable)
+	return ok && text == value
+}
+
+// unknownVariables are those of the environment that look like ours and mean nothing.
+func unknownVariables(environ []string) []string {
+	var unknown []string
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
+		if strings.HasPrefix(name, "DREAMFLEET_") && !slices.Contains([]string{urlVariable, credsVariable, kernelVariable}, name) {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
 }
 
 // newLogger writes log lines of a level and above.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -83,8 +84,24 @@ func TestRunIsPreparedResumedAndRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resumed, err := prepareRun(dir, first); resumed || err != nil {
-		t.Fatalf("a new run: resumed %v, %v", resumed, err)
+	claim := func(cfg protocol.Config) error {
+		unlock, err := claimRun(dir, cfg)
+		if err == nil {
+			unlock()
+		}
+		return err
+	}
+	environment := func(name string) (string, bool) { return "nats://environment", name == urlVariable }
+	if err := claim(first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := savedConfig(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("claiming a folder has saved a configuration: %v", err)
+	}
+	started := first
+	started.Bus.URL = "nats://environment"
+	if err := saveConfig(dir, started, environment); err != nil {
+		t.Fatal(err)
 	}
 	// The folder alone means the run as it was.
 	again, _, err := resolved(t, nil, "--run", dir, "--steps", "9")
@@ -95,8 +112,15 @@ func TestRunIsPreparedResumedAndRefused(t *testing.T) {
 	if !reflect.DeepEqual(again, first) {
 		t.Errorf("got  %+v\nwant %+v", again, first)
 	}
-	if resumed, err := prepareRun(dir, again); !resumed || err != nil {
-		t.Fatalf("the same run: resumed %v, %v", resumed, err)
+	again.Bus.URL = "nats://file"
+	if err := errors.Join(claim(again), saveConfig(dir, again, environment)); err != nil {
+		t.Fatalf("the same run: %v", err)
+	}
+	// What the environment lies over stays.
+	started = again
+	started.Bus.URL = "nats://environment"
+	if err := saveConfig(dir, started, environment); err != nil {
+		t.Fatal(err)
 	}
 	if saved, err := savedConfig(dir); err != nil || !reflect.DeepEqual(saved, again) {
 		t.Errorf("saved %+v, %v", saved, err)
@@ -108,7 +132,7 @@ func TestRunIsPreparedResumedAndRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = prepareRun(dir, other)
+	err = claim(other)
 	if !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), "\n  seed: 5 -> 6\n  model.deter: 32 -> 64\n") {
 		t.Errorf("other settings: %v", err)
 	}
@@ -120,7 +144,14 @@ func TestRunIsPreparedResumedAndRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, configFile), []byte("model: {deter: x}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := prepareRun(dir, first); !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), "config.yaml:1") {
+	if err := claim(first); !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), "config.yaml:1") {
 		t.Errorf("a broken saved configuration: %v", err)
+	}
+}
+
+func TestVariablesThatMeanNothing(t *testing.T) {
+	got := unknownVariables([]string{"HOME=/", "DREAMFLEET=bin/dreamfleet", "DREAMFLEET_NATS_URL=x", "DREAMFLEET_KERNEL=", "DREAMFLEET_NATS_CRED=y", "DREAMFLEET_SEED=1"})
+	if want := []string{"DREAMFLEET_NATS_CRED", "DREAMFLEET_SEED"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

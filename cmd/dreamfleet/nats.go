@@ -28,14 +28,15 @@ DREAMFLEET_NATS_CREDS.`,
 
   # With TLS, users or a cluster from a configuration file of nats-server.
   dreamfleet nats --config deploy/nats-server.conf`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.File != "" && !cmd.Flags().Changed("listen") {
 				cfg.Listen = "" // the file's own
 			}
+			cfg.Stop = cmd.Context().Done()
 			server, err := protocol.StartServer(cfg, newLogger(level, cmd.ErrOrStderr()))
 			if err != nil {
-				return err
+				return ended(cmd.Context(), err)
 			}
 			defer server.Close()
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "NATS server ready: DREAMFLEET_NATS_URL=%s\n", server.URL()); err != nil {

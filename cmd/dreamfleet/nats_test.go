@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -81,4 +82,18 @@ func startNATS(ctx context.Context, t *testing.T, wg *sync.WaitGroup, dir string
 		t.Fatalf("first line %q", line)
 	}
 	return url
+}
+
+// A port that is in use is an error at once, which says so.
+func TestNATSOnAnOccupiedPort(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	began := time.Now()
+	code, _, stderr := execute(t, "nats", "--listen", taken.Addr().String(), "--store", filepath.Join(t.TempDir(), "nats"))
+	if code != exitFailure || !strings.Contains(stderr, "address already in use") || time.Since(began) > 10*time.Second {
+		t.Errorf("exit code %d after %v: %s", code, time.Since(began), stderr)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -53,6 +54,7 @@ func (f *joinFlags) join(cmd *cobra.Command, role protocol.Role) (protocol.Confi
 		return own, nil, log, fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
 	}
 	ctx := cmd.Context()
+	log.Info(waitingFor(own, os.LookupEnv))
 	bus, err := protocol.Connect(ctx, busConfig(own, nil, role, f.name), log.Named("bus"))
 	if err != nil {
 		return own, nil, log, err
@@ -80,7 +82,7 @@ func newActorCommand() *cobra.Command {
 replay. Everything but the bus's address comes from the run's configuration on the bus, so that as
 many actors as there are machines can join and leave at any time.`,
 		Example: `  dreamfleet actor --nats nats://10.0.0.5:4222 --run small`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, bus, log, err := f.join(cmd, protocol.RoleActor)
 			if err != nil {
@@ -119,7 +121,7 @@ func newReplayCommand() *cobra.Command {
 		Long: `Store a run's trajectories in its folder here, acknowledge them once they are on disk, and serve
 batches to the learner. Everything else comes from the run's configuration on the bus.`,
 		Example: `  dreamfleet replay --nats nats://10.0.0.5:4222 --run /var/lib/dreamfleet/small`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, bus, log, err := f.join(cmd, protocol.RoleReplay)
 			if err != nil {
@@ -160,7 +162,7 @@ configuration, metrics, checkpoints and scores. It ends the run as 'train' does.
 
   # Everything that goes into and comes out of one training step, to compute it again elsewhere.
   dreamfleet learner dump --run runs/small --out step.safetensors`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url != "" {
 				flags.sets = append(flags.sets, "bus.url="+url)
@@ -193,14 +195,8 @@ func ended(ctx context.Context, err error) error {
 }
 
 // learn is the learner's role by itself.
-func learn(cmd *cobra.Command, cfg protocol.Config, dir string) error {
+func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	ctx := cmd.Context()
-	log := newLogger(cfg.Log.Level, cmd.ErrOrStderr())
-	unlock, err := claimRun(dir, cfg)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	w, err := newWorld(cfg)
 	if err != nil {
 		return err
@@ -214,6 +210,18 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) error {
 		return err
 	}
 	defer agent.Close()
+	unlock, err := claimRun(dir, cfg)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	logFile, err := openLog(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, logFile.Close()) }()
+	log := newLogger(cfg.Log.Level, io.MultiWriter(cmd.ErrOrStderr(), logFile))
+	log.Info(waitingFor(cfg, os.LookupEnv))
 	bus, err := protocol.Connect(ctx, busConfig(cfg, nil, protocol.RoleLearner, "learner"), log.Named("bus"))
 	if err != nil {
 		return err
@@ -248,6 +256,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) error {
 		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Log: log.Named("learner"),
 	})
 	if err != nil {
+		return err
+	}
+	if err := saveConfig(dir, cfg, os.LookupEnv); err != nil {
 		return err
 	}
 	var flow atomic.Pointer[protocol.Flow]
@@ -302,7 +313,7 @@ every random draw, parameters, optimiser and normaliser before and after, the lo
 gradients as one safetensors file, so that the step can be computed again in another framework. The
 run itself is left as it is. docs/formats.md lists the tensors.`,
 		Example: `  dreamfleet learner dump --run runs/small --out step.safetensors`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := savedConfig(run)
 			if err != nil {

@@ -1,6 +1,33 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// noArgs refuses arguments. One that stands where a subcommand belongs is answered with the nearest.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	why := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		why += "; did you mean " + strings.Join(near, " or ") + "?"
+	} else if cmd.HasSubCommands() {
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
+		why += "; it has " + strings.Join(names, ", ")
+	} else if cmd.Flags().Lookup(args[0]) != nil {
+		why += "; did you mean --" + args[0] + "?"
+	}
+	return errors.New(why)
+}
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{

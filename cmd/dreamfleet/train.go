@@ -43,7 +43,7 @@ first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second o
   # Let actors in other processes join.
   dreamfleet train --preset small --set bus.listen=127.0.0.1:4222
   dreamfleet actor --nats nats://127.0.0.1:4222 --run small`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, dir, err := flags.resolve(cmd, os.LookupEnv)
 			if err != nil {
@@ -64,33 +64,39 @@ type training struct {
 	log   hclog.Logger
 	world *world
 
-	server  *protocol.Server
-	buses   map[protocol.Role]*protocol.Bus
-	store   *replay.Store
-	service *replay.Service
-	agent   *dreamer.Agent
-	actors  []*actor.Actor
-	loop    *learner.Loop
-	watch   *watch
+	evaluator *evaluator
+	server    *protocol.Server
+	buses     map[protocol.Role]*protocol.Bus
+	store     *replay.Store
+	service   *replay.Service
+	agent     *dreamer.Agent
+	actors    []*actor.Actor
+	loop      *learner.Loop
+	watch     *watch
 }
 
 // train runs a configuration in a run folder to the end of its budget or until ctx ends.
 func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) (err error) {
 	t := &training{cfg: cfg, dir: dir, out: out, buses: map[protocol.Role]*protocol.Bus{}}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := t.build(); err != nil {
+		return err
+	}
 	unlock, err := claimRun(dir, cfg)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	logFile, err := os.OpenFile(filepath.Join(dir, "log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	logFile, err := openLog(dir)
 	if err != nil {
-		return fmt.Errorf("log: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, logFile.Close()) }()
 	t.log = newLogger(cfg.Log.Level, logFile)
-
-	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.open(ctx); err != nil {
+		return ended(ctx, err)
+	}
+	if err := saveConfig(dir, cfg, os.LookupEnv); err != nil {
 		return err
 	}
 	why, err := t.run(ctx)
@@ -104,26 +110,31 @@ func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) 
 	return t.watch.report(ctx, why, blob)
 }
 
-// open builds the roles from the bus upwards.
-func (t *training) open(ctx context.Context) (err error) {
+// build makes what needs no folder, so that one in which nothing can run is not claimed.
+func (t *training) build() (err error) {
 	if t.world, err = newWorld(t.cfg); err != nil {
 		return err
 	}
-	if t.agent, err = newAgent(t.cfg, t.world); err != nil {
+	if t.evaluator, err = newEvaluator(t.cfg, t.world, t.cfg.Evaluate.Seeds, t.cfg.Evaluate.Jobs); err != nil {
 		return err
 	}
-	evaluator, err := newEvaluator(t.cfg, t.world, t.cfg.Evaluate.Seeds, t.cfg.Evaluate.Jobs)
-	if err != nil {
-		return err
-	}
+	t.agent, err = newAgent(t.cfg, t.world)
+	return err
+}
+
+// open builds the roles from the bus upwards.
+func (t *training) open(ctx context.Context) (err error) {
 	if t.cfg.Lockstep {
 		// What is on its way when a run stops is played again, to the byte.
 		if err := os.RemoveAll(filepath.Join(t.dir, natsDir)); err != nil {
 			return fmt.Errorf("lockstep: %w", err)
 		}
 	}
-	if t.server, err = startServer(t.cfg, t.dir, t.log); err != nil {
+	if t.server, err = startServer(ctx, t.cfg, t.dir, t.log); err != nil {
 		return err
+	}
+	if t.server == nil {
+		fmt.Fprintln(t.out, waitingFor(t.cfg, os.LookupEnv))
 	}
 	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleActor} {
 		bus, err := protocol.Connect(ctx, busConfig(t.cfg, t.server, role, string(role)), t.log.Named(string(role)))
@@ -159,7 +170,7 @@ func (t *training) open(ctx context.Context) (err error) {
 	if t.store, err = openReplay(t.cfg, t.dir, state, t.log.Named("replay")); err != nil {
 		return err
 	}
-	if t.watch, err = newWatch(t.cfg, t.dir, updates, evaluator, t.out, t.log); err != nil {
+	if t.watch, err = newWatch(t.cfg, t.dir, updates, t.evaluator, t.out, t.log); err != nil {
 		return err
 	}
 	t.watch.replay = t.store.Stats

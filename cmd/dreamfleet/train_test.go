@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
+	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -235,5 +239,50 @@ func TestRolesOverTCP(t *testing.T) {
 	}
 	if newest(t, dir).Manifest.Updates == 0 {
 		t.Error("nothing was trained")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "log.txt")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A run that cannot begin leaves the folder to one that can.
+func TestFailedStartClaimsNoFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	code, _, stderr := execute(t, append([]string{"train", "--run", dir, "--set", "env.workload.kind=swf", "--set", "env.workload.file=none.swf"}, tiny...)...)
+	if code == exitOK || !strings.Contains(stderr, "none.swf") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if _, err := savedConfig(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a configuration was saved: %v", err)
+	}
+}
+
+// Without an answer from the server that the environment names, train says so and can be stopped.
+func TestTrainWaitsForTheServerOfTheEnvironment(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := nobody.Addr().String()
+	nobody.Close()
+	t.Setenv(urlVariable, "nats://me:secret@"+address)
+	dir := filepath.Join(t.TempDir(), "run")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, in := io.Pipe()
+	done := make(chan int, 1)
+	var stderr bytes.Buffer
+	go func() {
+		done <- run(ctx, append([]string{"train", "--run", dir}, tiny...), in, &stderr)
+		in.Close()
+	}()
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadString('\n')
+	if want := "waiting for NATS at nats://me:xxxxx@" + address + ", which DREAMFLEET_NATS_URL names\n"; line != want {
+		t.Errorf("printed %q, %v, want %q", line, err, want)
+	}
+	cancel()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
 }

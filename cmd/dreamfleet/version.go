@@ -15,9 +15,10 @@ var version string
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version and how this binary was built",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version and how this binary was built",
+		Example: `  dreamfleet version`,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, ok := debug.ReadBuildInfo()
 			if !ok {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -182,12 +185,28 @@ func busConfig(cfg protocol.Config, server *protocol.Server, role protocol.Role,
 	}
 }
 
+// waitingFor says at which server elsewhere the roles meet, and who says so: nothing happens until
+// it answers.
+func waitingFor(cfg protocol.Config, lookupEnv func(string) (string, bool)) string {
+	addresses := strings.Split(cfg.Bus.URL, ",")
+	for i, a := range addresses {
+		if u, err := url.Parse(strings.TrimSpace(a)); err == nil {
+			addresses[i] = u.Redacted()
+		}
+	}
+	text := "waiting for NATS at " + strings.Join(addresses, ", ")
+	if fromEnvironment(cfg.Bus.URL, urlVariable, lookupEnv) {
+		text += ", which " + urlVariable + " names"
+	}
+	return text
+}
+
 // startServer embeds a NATS server, unless the configuration names one elsewhere.
-func startServer(cfg protocol.Config, dir string, log hclog.Logger) (*protocol.Server, error) {
+func startServer(ctx context.Context, cfg protocol.Config, dir string, log hclog.Logger) (*protocol.Server, error) {
 	if cfg.Bus.URL != "" {
 		return nil, nil
 	}
 	return protocol.StartServer(protocol.ServerConfig{
-		StoreDir: filepath.Join(dir, natsDir), Listen: cfg.Bus.Listen, Keys: cfg.Bus.Keys,
+		StoreDir: filepath.Join(dir, natsDir), Listen: cfg.Bus.Listen, Keys: cfg.Bus.Keys, Stop: ctx.Done(),
 	}, log.Named("nats"))
 }
