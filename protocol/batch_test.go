@@ -5,9 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
-	"os"
 	"reflect"
-	"strings"
 	"testing"
 )
 
@@ -144,15 +142,7 @@ func TestBatchGolden(t *testing.T) {
 	for file, m := range map[string]appender{
 		"batch_v1.hex": testBatch(), "refresh_v1.hex": testRefresh(), "request_v1.hex": SampleRequest{Size: 16, Length: 64},
 	} {
-		golden, err := os.ReadFile("testdata/" + file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, err := hex.DecodeString(strings.Join(strings.Fields(string(golden)), ""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := encode(t, m); !bytes.Equal(got, want) {
+		if got := encode(t, m); !bytes.Equal(got, golden(t, file)) {
 			t.Errorf("%s: encoding changed:\n%s", file, hex.Dump(got))
 		}
 	}

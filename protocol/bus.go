@@ -60,6 +60,8 @@ type Bus struct {
 	cancel   context.CancelFunc
 	inFlight chan struct{}  // a token for every unacknowledged chunk
 	pending  sync.WaitGroup // goroutines awaiting acknowledgements
+	buffers  sync.Pool      // *[]byte for chunks to be encoded into
+	chunks   sync.Pool      // *Chunk to be decoded into
 }
 
 const (
@@ -83,6 +85,8 @@ func Connect(ctx context.Context, cfg BusConfig, log hclog.Logger) (*Bus, error)
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	b := &Bus{cfg: cfg, log: log, inFlight: make(chan struct{}, maxInFlight)}
+	b.buffers.New = func() any { return new([]byte) }
+	b.chunks.New = func() any { return new(Chunk) }
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if err := b.dial(ctx); err != nil {
 		b.Close()

@@ -243,8 +243,19 @@ func (c *Chunk) sizeBound() int {
 // never aliases b. Errors wrap ErrVersion, ErrTruncated, ErrTooLarge or
 // ErrCorrupt.
 func DecodeChunk(b []byte, limits Limits) (*Chunk, error) {
+	c := new(Chunk)
+	if err := decodeChunk(c, b, limits); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decodeChunk is DecodeChunk into c, whose memory is reused where it suffices.
+// After an error c's content is unspecified.
+func decodeChunk(c *Chunk, b []byte, limits Limits) error {
 	d := newDecoder(b, chunkMagic, chunkVersion, chunkFields, limits)
-	c := &Chunk{
+	old := *c
+	*c = Chunk{
 		Run:          d.str("run", MaxName),
 		Actor:        d.str("actor", MaxName),
 		Env:          uint32(d.uint("env", math.MaxUint32)),
@@ -257,41 +268,44 @@ func DecodeChunk(b []byte, limits Limits) (*Chunk, error) {
 		Actions:      d.int("actions", min(d.lim.Width, math.MaxUint16)),
 		Stride:       d.int("stride", d.lim.Steps),
 		ContextLen:   d.int("context_len", d.lim.Width),
+		Episodes:     old.Episodes[:0],
 	}
 	if c.Stride < 1 {
 		d.fail("stride", fmt.Errorf("0, at least 1: %w", ErrCorrupt))
 		c.Stride = 1
 	}
-	if n := d.array("episodes", 0, c.Steps); n > 0 {
-		c.Episodes = make([]Episode, 0, min(n, 16))
-		for i := 0; i < n && d.err == nil; i++ {
-			d.array("episode", episodeFields, episodeFields)
-			c.Episodes = append(c.Episodes, Episode{
-				Step:    d.int("episode step", c.Steps),
-				Return:  d.f64("episode return"),
-				MeanJCT: d.f64("episode mean_jct"),
-				Length:  d.int("episode length", math.MaxInt32),
-				Task:    d.str("episode task", MaxTask),
-			})
-		}
+	n := d.array("episodes", 0, c.Steps)
+	for i := 0; i < n && d.err == nil; i++ {
+		d.array("episode", episodeFields, episodeFields)
+		c.Episodes = append(c.Episodes, Episode{
+			Step:    d.int("episode step", c.Steps),
+			Return:  d.f64("episode return"),
+			MeanJCT: d.f64("episode mean_jct"),
+			Length:  d.int("episode length", math.MaxInt32),
+			Task:    d.str("episode task", MaxTask),
+		})
 	}
 	steps := int64(c.Steps)
-	c.Obs = d.float32s("obs", nil, steps*int64(c.ObsLen))
-	c.Action = d.uint16s("action", nil, steps)
-	c.Reward = d.float32s("reward", nil, steps)
-	c.Flags = d.uint8s("flags", nil, steps)
-	c.LogProb = d.float32s("log_prob", nil, steps)
+	c.Obs = d.float32s("obs", old.Obs, steps*int64(c.ObsLen))
+	c.Action = d.uint16s("action", old.Action, steps)
+	c.Reward = d.float32s("reward", old.Reward, steps)
+	c.Flags = d.uint8s("flags", old.Flags, steps)
+	c.LogProb = d.float32s("log_prob", old.LogProb, steps)
 	if raw, present := d.raw("mask", d.lim.Bytes); present {
-		c.Mask = append([]uint8{}, raw...)
+		c.Mask = append(old.Mask[:0], raw...)
+		if c.Mask == nil { // an empty mask is none of the right length, nil allows all
+			c.Mask = []uint8{}
+		}
 	}
-	c.Context = d.float32s("context", nil, int64(c.ContextRows())*int64(c.ContextLen))
-	if err := d.close(); err != nil {
-		return nil, fmt.Errorf("decode chunk: %w", err)
+	c.Context = d.float32s("context", old.Context, int64(c.ContextRows())*int64(c.ContextLen))
+	err := d.close()
+	if err == nil {
+		err = c.validate(d.lim)
 	}
-	if err := c.validate(d.lim); err != nil {
-		return nil, fmt.Errorf("decode chunk: %w", err)
+	if err != nil {
+		return fmt.Errorf("decode chunk: %w", err)
 	}
-	return c, nil
+	return nil
 }
 
 // MaskLen is the number of bytes that hold one bit per action.

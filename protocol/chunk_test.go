@@ -76,16 +76,23 @@ func TestChunkRoundTrip(t *testing.T) {
 	}
 }
 
+// golden is a message as its file has it.
+func golden(t testing.TB, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // The golden bytes pin the format: a change here needs a new version number.
 func TestChunkGolden(t *testing.T) {
-	golden, err := os.ReadFile("testdata/chunk_v1.hex")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := hex.DecodeString(strings.Join(strings.Fields(string(golden)), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := golden(t, "chunk_v1.hex")
 	if got := encodeChunk(t, testChunk()); !bytes.Equal(got, want) {
 		t.Errorf("encoding changed:\n%s", hex.Dump(got))
 	}

@@ -26,10 +26,12 @@ const streamStoreFailed = 10077
 // stored already. Errors wrap ErrDisconnected, ErrFull, ErrTooLarge or
 // ErrCorrupt where one of these is the cause.
 func (b *Bus) PublishChunk(ctx context.Context, c *Chunk, done func(seq uint64, err error)) error {
-	data, err := c.AppendTo(nil)
+	buffer := b.buffers.Get().(*[]byte)
+	data, err := c.AppendTo((*buffer)[:0])
 	if err != nil {
 		return err
 	}
+	*buffer = data
 	if c.Run != b.cfg.Run {
 		return fmt.Errorf("chunk of run %s on the bus of run %s: %w", c.Run, b.cfg.Run, ErrCorrupt)
 	}
@@ -54,7 +56,11 @@ func (b *Bus) PublishChunk(ctx context.Context, c *Chunk, done func(seq uint64, 
 	b.pending.Go(func() {
 		err := b.await(future)
 		<-b.inFlight
-		if err != nil {
+		if err == nil {
+			// After an error the library may still have an attempt scheduled,
+			// which would send whatever is in the buffer then.
+			b.buffers.Put(buffer)
+		} else {
 			b.counters.publishFailed.Add(1)
 			err = fmt.Errorf("publish chunk %s: %w", id, err)
 		}
@@ -87,7 +93,7 @@ func (b *Bus) await(future jetstream.PubAckFuture) error {
 // Ack, Nak and Reject settles it; unsettled it comes again after AckWait. They
 // may be called from any goroutine, after ConsumeChunks has gone on.
 type ChunkMsg struct {
-	Chunk   *Chunk
+	Chunk   *Chunk // nil after Release
 	Pending uint64 // chunks of the run that waited behind this one when it was sent
 
 	bus *Bus
@@ -105,11 +111,22 @@ func (m *ChunkMsg) Nak(delay time.Duration) error { return m.msg.NakWithDelay(de
 // It is for a chunk that decodes but does not fit, in its widths for example.
 func (m *ChunkMsg) Reject(ctx context.Context, why error) { m.bus.deadLetter(ctx, m.msg, why) }
 
+// Release gives the chunk's memory back, for another one to be decoded into: a
+// new one's would have to be filled with zeros first. It is for whoever is
+// done with the chunk and has given it to nobody else; the message can still be
+// settled. Without it the chunk is the handler's for good.
+func (m *ChunkMsg) Release() {
+	m.bus.chunks.Put(m.Chunk)
+	m.Chunk = nil
+}
+
 const (
-	// fetchBatch and fetchWait bound one pull. A pull is consumed before the
-	// next is asked for, so that nothing overflows while the handler blocks.
-	// A pull is not broken off, since what the server has sent by then would
-	// be missing until AckWait; so fetchWait is also how long an end may take.
+	// fetchBatch and fetchWait bound one pull. The next is asked for once all
+	// of it is in the queue of the handler, which has room for as many: so
+	// the server and the handler seldom wait for each other, while a handler
+	// that blocks holds up the pulls and nothing overflows. A pull is not
+	// broken off, since what the server has sent by then would be missing
+	// until AckWait; so fetchWait is also how long an end may take.
 	fetchBatch = 32
 	fetchWait  = time.Second
 	// retryWait spaces attempts at what the server does not answer yet.
@@ -145,28 +162,32 @@ func (b *Bus) consume(ctx context.Context, handler func(*ChunkMsg)) error {
 	if err != nil {
 		return fmt.Errorf("consumer %s: %w", want.Durable, err)
 	}
-	for {
-		if err := b.consumeBatch(ctx, consumer, handler); err != nil {
-			return err
+	queue := make(chan jetstream.Msg, fetchBatch)
+	var fetching error
+	go func() {
+		defer close(queue)
+		for fetching == nil {
+			fetching = fetch(ctx, consumer, queue)
+		}
+	}()
+	for msg := range queue {
+		if ctx.Err() == nil {
+			b.deliver(ctx, msg, handler)
+		} else if err := giveBack(msg); err != nil {
+			b.log.Debug("a chunk was not given back, it comes again later", "error", err)
 		}
 	}
+	return fetching
 }
 
-func (b *Bus) consumeBatch(ctx context.Context, consumer jetstream.Consumer, handler func(*ChunkMsg)) error {
+// fetch asks for one pull and puts it into the queue.
+func fetch(ctx context.Context, consumer jetstream.Consumer, queue chan<- jetstream.Msg) error {
 	batch, err := consumer.Fetch(fetchBatch, jetstream.FetchMaxWait(fetchWait))
 	if err != nil {
 		return err
 	}
 	for msg := range batch.Messages() {
-		if ctx.Err() != nil {
-			// Delivered but not taken: let the next consumer have it soon, and
-			// this pull not again.
-			if err := msg.NakWithDelay(fetchWait); err != nil {
-				return err
-			}
-			continue
-		}
-		b.deliver(ctx, msg, handler)
+		queue <- msg // it is read until it is closed
 	}
 	if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
 		return err
@@ -174,8 +195,13 @@ func (b *Bus) consumeBatch(ctx context.Context, consumer jetstream.Consumer, han
 	return ctx.Err()
 }
 
+// giveBack lets the next consumer have soon what was delivered and is not
+// taken, and what is left of this one's pull not again.
+func giveBack(msg jetstream.Msg) error { return msg.NakWithDelay(fetchWait) }
+
 func (b *Bus) deliver(ctx context.Context, msg jetstream.Msg, handler func(*ChunkMsg)) {
-	chunk, err := DecodeChunk(msg.Data(), Limits{})
+	chunk := b.chunks.Get().(*Chunk)
+	err := decodeChunk(chunk, msg.Data(), Limits{})
 	if err == nil && trajSubject(chunk.Run, chunk.Actor) != msg.Subject() {
 		err = fmt.Errorf("chunk of actor %s of run %s on subject %s: %w", chunk.Actor, chunk.Run, msg.Subject(), ErrCorrupt)
 	}

@@ -1,9 +1,12 @@
 package protocol
 
 import (
+	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -11,7 +14,7 @@ import (
 // A number that is none is found at every place, whatever stands beside it.
 func TestFiniteFindsEveryPlace(t *testing.T) {
 	good := []float32{math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32, -1, 0}
-	for n := range 11 {
+	for n := range 27 {
 		x := make([]float32, n)
 		for i := range x {
 			x[i] = good[i%len(good)]
@@ -28,5 +31,26 @@ func TestFiniteFindsEveryPlace(t *testing.T) {
 			}
 			x[i] = good[i%len(good)]
 		}
+	}
+}
+
+// A machine of the other byte order writes and reads the same columns.
+func TestColumnsInEitherOrder(t *testing.T) {
+	defer func(was bool) { wireOrder = was }(wireOrder)
+	wireOrder = false
+	chunk := testChunk()
+	if got, want := encode(t, chunk), golden(t, "chunk_v1.hex"); !bytes.Equal(got, want) {
+		t.Errorf("chunk is\n%swant\n%s", hex.Dump(got), hex.Dump(want))
+	}
+	if got, err := DecodeChunk(golden(t, "chunk_v1.hex"), Limits{}); err != nil || !reflect.DeepEqual(got, chunk) {
+		t.Errorf("chunk is read as %+v, %v", got, err)
+	}
+	batch := testBatch()
+	if got, want := encode(t, batch), golden(t, "batch_v1.hex"); !bytes.Equal(got, want) {
+		t.Errorf("batch is\n%swant\n%s", hex.Dump(got), hex.Dump(want))
+	}
+	got := new(Batch)
+	if err := DecodeBatch(got, golden(t, "batch_v1.hex"), Limits{}); err != nil || !reflect.DeepEqual(got, batch) {
+		t.Errorf("batch is read as %+v, %v", got, err)
 	}
 }

@@ -92,7 +92,7 @@ func ended(ctx context.Context, err error) error {
 func (s *Service) take(ctx context.Context, m *protocol.ChunkMsg, pending chan<- *protocol.ChunkMsg) {
 	s.taken.Add(1)
 	s.Store.Incoming(m.Pending * uint64(m.Chunk.Steps)) // chunks of a run have one length
-	inserted, err := s.Store.Insert(m.Chunk)
+	inserted, err := s.Store.insert(m.Chunk)            // decoding has validated it
 	if inserted && s.Inserted != nil {
 		s.Inserted(m.Chunk)
 	}
@@ -100,6 +100,7 @@ func (s *Service) take(ctx context.Context, m *protocol.ChunkMsg, pending chan<-
 	case err == nil, errors.Is(err, ErrFailed), errors.Is(err, ErrClosed):
 		// A duplicate is passed on too, for the first may not be safe yet; and
 		// where the store has failed, so will the sync, which ends Run.
+		m.Release()
 		select {
 		case pending <- m:
 		case <-ctx.Done(): // it comes again, as a duplicate
