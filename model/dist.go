@@ -103,27 +103,31 @@ func share(pool *Pool, n int, f func(lo, hi int)) {
 	pool.Run(n, f)
 }
 
-// LossBack returns the cross-entropy of one row of probabilities with the
-// two-hot encoding of x, and adds scale times its gradient with respect to the
-// logits, (p - target), to dlogits.
-func (t *TwoHot) LossBack(dlogits, p []float32, x, scale float32) float64 {
+// Loss is the cross-entropy of one row, of which it takes the logits and their
+// softmax, with the two-hot encoding of x.
+func (t *TwoHot) Loss(logits, p []float32, x float32) float64 {
+	below, above, w := t.Encode(x)
+	// The logarithm of the softmax's denominator, by any class whose probability
+	// is a float of full precision, which the target's need not be.
+	const precise = 0x1p-126
+	k := below
+	if p[k] < precise {
+		k = above
+	}
+	if p[k] < precise {
+		k = int(argmax(p))
+	}
+	shift := float64(logits[k]) - math.Log(float64(p[k]))
+	return shift - float64(1-w)*float64(logits[below]) - float64(w)*float64(logits[above])
+}
+
+// LossBack adds scale times the gradient of Loss with respect to the logits,
+// (p - target), to dlogits.
+func (t *TwoHot) LossBack(dlogits, p []float32, x, scale float32) {
 	below, above, w := t.Encode(x)
 	kernel.Axpy(dlogits, scale, p)
 	dlogits[below] -= scale * (1 - w)
 	dlogits[above] -= scale * w
-	return t.cross(p, below, above, w)
-}
-
-// Loss is the cross-entropy alone.
-func (t *TwoHot) Loss(p []float32, x float32) float64 {
-	below, above, w := t.Encode(x)
-	return t.cross(p, below, above, w)
-}
-
-func (t *TwoHot) cross(p []float32, below, above int, w float32) float64 {
-	// A probability below the smallest float is as good as that float.
-	log := func(v float32) float64 { return math.Log(max(float64(v), 1e-37)) }
-	return -float64(1-w)*log(p[below]) - float64(w)*log(p[above])
 }
 
 // KL computes the KL divergence of posteriors from priors, given the logits of
@@ -133,7 +137,8 @@ type KL struct {
 
 	cfg          Config
 	p, q, sp, sq []float32
-	dp, dq       []float32
+	dp, dq       []float32 // gradients with respect to p and, negated, q
+	uniform      []float32 // what is mixed in, for a block of rows
 
 	// Arguments of the running call.
 	kl                      []float64
@@ -151,9 +156,19 @@ func NewKL(c Config, rows int) *KL {
 		n := rows * c.StochLen()
 		k.p, k.q, k.dp, k.dq = make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
 		k.sp, k.sq = make([]float32, n), make([]float32, n)
+		k.uniform = make([]float32, klRows*c.StochLen())
+		for i := range k.uniform {
+			// Without a mixture a probability may be zero, and its logarithm must
+			// not be infinite: it is as good as the smallest float.
+			k.uniform[i] = max(c.Unimix/float32(c.Classes), 1e-37)
+		}
 	}
 	return k
 }
+
+// klRows is the number of rows that go through all passes of Rows together:
+// few, so that they stay in the cache.
+const klRows = 8
 
 // Rows writes the divergence of each row in nats, summed over latents.
 func (k *KL) Rows(kl []float64, post, prior []float32) {
@@ -170,27 +185,31 @@ func (k *KL) rows(lo, hi int) {
 		}
 		return
 	}
+	for ; lo < hi; lo += klRows {
+		k.categorical(lo, min(lo+klRows, hi))
+	}
+}
+
+func (k *KL) categorical(lo, hi int) {
+	c := &k.cfg
+	w := c.StochLen()
 	s, e, n := lo*w, hi*w, (hi-lo)*c.Stoch
 	p, q, sp, sq, dp, dq := k.p[s:e], k.q[s:e], k.sp[s:e], k.sq[s:e], k.dp[s:e], k.dq[s:e]
 	kernel.Softmax(sp, k.post[s:e], n, c.Classes)
 	kernel.Softmax(sq, k.prior[s:e], n, c.Classes)
-	// Without a mixture a probability may be zero, and its logarithm must not
-	// be infinite: it is as good as the smallest float.
-	mix := max(c.Unimix/float32(c.Classes), 1e-37)
-	for i, v := range sp {
-		p[i] = (1-c.Unimix)*v + mix
-		q[i] = (1-c.Unimix)*sq[i] + mix
-	}
+	copy(p, k.uniform)
+	copy(q, k.uniform)
+	kernel.Axpy(p, 1-c.Unimix, sp)
+	kernel.Axpy(q, 1-c.Unimix, sq)
 	// log p - log q is what the posterior's gradient needs too.
 	kernel.Log(dp, p)
 	kernel.Log(dq, q)
 	kernel.Axpy(dp, -1, dq)
 	for r := lo; r < hi; r++ {
-		k.kl[r] = float64(kernel.Dot(k.p[r*w:(r+1)*w], k.dp[r*w:(r+1)*w]))
+		k.kl[r] = kernel.Dot(k.p[r*w:(r+1)*w], k.dp[r*w:(r+1)*w])
 	}
-	for i, v := range p {
-		dq[i] = -v / q[i]
-	}
+	// p/q, without a division for each class.
+	kernel.Exp(dq, dp)
 }
 
 // Back adds, after Rows, weightPost[r] and weightPrior[r] times the gradient
@@ -217,7 +236,7 @@ func (k *KL) back(lo, hi int) {
 	for r := lo; r < hi; r++ {
 		s, e := r*w, (r+1)*w
 		kernel.Axpy(k.dpost[s:e], k.weightPost[r]*(1-c.Unimix), k.p[s:e])
-		kernel.Axpy(k.dprior[s:e], k.weightPrior[r]*(1-c.Unimix), k.q[s:e])
+		kernel.Axpy(k.dprior[s:e], -k.weightPrior[r]*(1-c.Unimix), k.q[s:e])
 	}
 }
 

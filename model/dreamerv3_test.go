@@ -130,12 +130,9 @@ func TestRobustPredictionsTwoHotLoss(t *testing.T) {
 	for _, x := range []float32{0, 2.5, -300, 1e12} {
 		below, above, w := d.Encode(x)
 		grad := make([]float32, 21)
-		loss := d.LossBack(grad, p, x, 1)
+		d.LossBack(grad, p, x, 1)
 		want := -float64(1-w)*math.Log(float64(p[below])) - float64(w)*math.Log(float64(p[above]))
-		closeTo(t, "loss", loss, want, 1e-6)
-		if other := d.Loss(p, x); other != loss {
-			t.Errorf("Loss is %v, LossBack's %v", other, loss)
-		}
+		closeTo(t, "loss", d.Loss(logits, p, x), want, 1e-6)
 		var sum float64
 		for i, g := range grad {
 			target := 0.0
@@ -149,6 +146,34 @@ func TestRobustPredictionsTwoHotLoss(t *testing.T) {
 			sum += float64(g)
 		}
 		closeTo(t, "sum of the gradient", sum, 0, 1e-6)
+	}
+}
+
+// Robust predictions: the cross-entropy grows with the distance of logits where
+// the softmax has long become zero, whichever of the target's bins are so far off.
+func TestRobustPredictionsTwoHotLossOfFarLogits(t *testing.T) {
+	d := NewTwoHot(21)
+	r := newRand()
+	const x = 2.5
+	below, above, w := d.Encode(x)
+	for _, gap := range []float32{20, 80, 95, 200, 1e4} {
+		for _, high := range [][]int{{3}, {below}, {above}, {3, below}, {3, 17}} {
+			logits, p := normals(r, 21), make([]float32, 21)
+			for _, k := range high {
+				logits[k] += gap
+			}
+			d.Probs(p, logits)
+			top := float64(slices.Max(logits))
+			var sum float64
+			for _, l := range logits {
+				sum += math.Exp(float64(l) - top)
+			}
+			want := top + math.Log(sum) - float64(1-w)*float64(logits[below]) - float64(w)*float64(logits[above])
+			closeTo(t, "loss", d.Loss(logits, p, x), want, 1e-5)
+			if (p[below] == 0 || p[above] == 0) != (gap >= 200) {
+				t.Errorf("logits %v above the others: probabilities %v and %v", gap, p[below], p[above])
+			}
+		}
 	}
 }
 
@@ -275,34 +300,39 @@ func TestWorldModelLearningKL(t *testing.T) {
 		c := testConfig()
 		c.Gaussian = gaussian
 		r := newRand()
-		const rows = 2
+		const rows, equal = klRows + 3, 1
 		n := c.LogitsLen()
 		post, prior := normals(r, rows*n), normals(r, rows*n)
-		copy(prior[n:], post[n:]) // equal in row 1
+		copy(prior[equal*n:], post[equal*n:(equal+1)*n])
 		kl := NewKL(c, rows)
 		got := make([]float64, rows)
 		kl.Rows(got, post, prior)
-		closeTo(t, "KL", got[0], naiveKL(c, post[:n], prior[:n]), 1e-5)
-		closeTo(t, "KL of equals", got[1], 0, 1e-6)
+		for i := range rows {
+			closeTo(t, "KL", got[i], naiveKL(c, post[i*n:(i+1)*n], prior[i*n:(i+1)*n]), 1e-5)
+		}
+		closeTo(t, "KL of equals", got[equal], 0, 1e-6)
 
 		dpost, dprior := make([]float32, rows*n), make([]float32, rows*n)
-		kl.Back(dpost, dprior, post, prior, []float32{0.1, 0.1}, []float32{1, 1})
+		kl.Back(dpost, dprior, post, prior, slices.Repeat([]float32{0.1}, rows), slices.Repeat([]float32{1}, rows))
 		const eps = 1e-3
-		for i := range n {
+		for i := range rows * n {
+			from, to := i/n*n, i/n*n+n
 			for _, side := range []struct {
 				x, grad []float32
 				weight  float64
 			}{{post, dpost, 0.1}, {prior, dprior, 1}} {
 				x := side.x[i]
 				side.x[i] = x + eps
-				up, width := naiveKL(c, post[:n], prior[:n]), float64(x+eps)
+				up, width := naiveKL(c, post[from:to], prior[from:to]), float64(x+eps)
 				side.x[i] = x - eps
-				down := naiveKL(c, post[:n], prior[:n])
+				down := naiveKL(c, post[from:to], prior[from:to])
 				width -= float64(x - eps)
 				side.x[i] = x
 				closeTo(t, "gradient", float64(side.grad[i]), side.weight*(up-down)/width, 1e-4)
 			}
-			closeTo(t, "gradient between equals", math.Hypot(float64(dpost[n+i]), float64(dprior[n+i])), 0, 1e-6)
+			if i/n == equal {
+				closeTo(t, "gradient between equals", math.Hypot(float64(dpost[i]), float64(dprior[i])), 0, 1e-6)
+			}
 		}
 	}
 }

@@ -191,12 +191,13 @@ func (o *twoHotOp) weight(r int) float32 {
 func (o *twoHotOp) Forward(in [][]float32, out []float32) error {
 	n := len(o.dist.Bins)
 	rows := len(o.targets[0])
-	o.dist.Probs(o.probs[:rows*n], in[0][o.first*n:(o.first+rows)*n])
+	logits := in[0][o.first*n : (o.first+rows)*n]
+	o.dist.Probs(o.probs[:rows*n], logits)
 	var sum float64
 	for r := range rows {
 		if w := o.weight(r); w != 0 {
 			for _, target := range o.targets {
-				sum += float64(w) * o.dist.Loss(o.probs[r*n:(r+1)*n], target[r])
+				sum += float64(w) * o.dist.Loss(logits[r*n:(r+1)*n], o.probs[r*n:(r+1)*n], target[r])
 			}
 		}
 	}
