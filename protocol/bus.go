@@ -30,11 +30,12 @@ type BusConfig struct {
 	TrajBytes       int64         // bound of stream TRAJ; default 1 GiB, some 10 000 chunks of 100 KB
 	TrajAge         time.Duration // chunks older than this are dropped unread; default 1 h
 	DeadBytes       int64         // bound of stream DEAD; default 64 MiB
-	CheckpointBytes int64         // bound of object store CKPT; default 4 GiB
+	CheckpointBytes int64         // bound of object store CKPT, made with the first checkpoint; default 4 GiB
 	Replicas        int           // of streams and buckets; default 1
 
 	AckWait      time.Duration // a chunk not acknowledged for so long is delivered again; default 30 s
 	HeartbeatTTL time.Duration // a process silent for so long is gone; at least 1 s, default 10 s
+	ConfigCheck  time.Duration // AwaitConfig looks once or twice in two of these; default 5 s
 
 	// Jitter returns a random delay in [0, max), so that a thousand processes
 	// do not ask for the same thing at once; nil: uniform.
@@ -122,6 +123,7 @@ func (c *BusConfig) fill() error {
 	setDefault(&c.Replicas, 1)
 	setDefault(&c.AckWait, 30*time.Second)
 	setDefault(&c.HeartbeatTTL, 10*time.Second)
+	setDefault(&c.ConfigCheck, configCheck)
 	if c.Jitter == nil {
 		c.Jitter = func(max time.Duration) time.Duration { return rand.N(max) }
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -674,6 +676,51 @@ func TestCheckpoints(t *testing.T) {
 	other := connect(t, protocol.BusConfig{Server: s, Run: "other"})
 	if _, err := other.GetCheckpoint(t.Context(), &got); !errors.Is(err, protocol.ErrNoCheckpoint) {
 		t.Errorf("another run's checkpoint: %v", err)
+	}
+}
+
+// A stream whose bound is more than the server's storage is refused with what to
+// do; one that is made with its first use costs nothing before.
+func TestStorageIsSetAside(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "nats.conf")
+	if err := os.WriteFile(file, []byte("port: -1\nhost: 127.0.0.1\njetstream { max_file_store: 256MB }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, protocol.ServerConfig{File: file})
+	_, err := tryConnect(t, protocol.BusConfig{Server: s, Role: protocol.RoleReplay, TrajBytes: 1 << 30})
+	if err == nil || !strings.Contains(err.Error(), "bus.store_bytes") {
+		t.Errorf("a stream of 1 GiB in 256 MB of storage: %v", err)
+	}
+	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner, CheckpointBytes: 1 << 30})
+	if err := b.PutCheckpoint(t.Context(), 1, strings.NewReader("x"), 1); err == nil {
+		t.Error("a store of 1 GiB in 256 MB of storage")
+	}
+}
+
+// A role learns that its run has got another configuration.
+func TestAwaitConfig(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, protocol.ServerConfig{Keys: t.TempDir()})
+	learner := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner})
+	actor := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleActor, ConfigCheck: 10 * time.Millisecond})
+	if err := learner.PutConfig(t.Context(), []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	have, err := actor.GetConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := actor.AwaitConfig(ctx, have); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the same configuration: %v", err)
+	}
+	if err := learner.PutConfig(t.Context(), []byte("two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := actor.AwaitConfig(t.Context(), have); err != nil {
+		t.Errorf("another configuration: %v", err)
 	}
 }
 

@@ -35,6 +35,9 @@ func (b *Bus) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, ke
 }
 
 func (b *Bus) putCheckpoint(ctx context.Context, name string, r io.Reader, keep int) error {
+	if err := b.ensureStream(ctx, b.checkpointStream()); err != nil {
+		return err
+	}
 	objects, err := b.js.ObjectStore(ctx, storeCkpt)
 	if err != nil {
 		return err

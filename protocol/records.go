@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -19,8 +20,11 @@ const (
 	MaxConfig    = 256 << 10
 	maxHeartbeat = 16 << 10
 	maxFlow      = 1 << 10
-	// configPoll is how often a role that waits for the configuration looks.
-	configPoll = 500 * time.Millisecond
+	// configPoll is how often a role that waits for the configuration looks, and
+	// configCheck how often one that has it looks whether it is still the same: a
+	// thousand actors make 200 small requests a second.
+	configPoll  = 500 * time.Millisecond
+	configCheck = 5 * time.Second
 )
 
 // PutConfig stores the run's configuration, opaque bytes here, for every role
@@ -52,6 +56,22 @@ func (b *Bus) GetConfig(ctx context.Context) ([]byte, error) {
 		}
 		if pauseErr := pause(ctx, configPoll); pauseErr != nil {
 			return nil, fmt.Errorf("wait for the configuration of run %s: %w; last: %w", b.cfg.Run, pauseErr, err)
+		}
+	}
+}
+
+// AwaitConfig returns nil when the run's configuration is another one than have,
+// which a role has taken from GetConfig: a learner has begun the run anew, or
+// goes on with other settings, and the role must follow. Until then it looks now
+// and again, and returns ctx's error when that ends.
+func (b *Bus) AwaitConfig(ctx context.Context, have []byte) error {
+	for {
+		if err := pause(ctx, b.cfg.ConfigCheck+b.cfg.Jitter(b.cfg.ConfigCheck)); err != nil {
+			return err
+		}
+		// What can not be read now is looked at again.
+		if data, err := b.getConfig(ctx); err == nil && !bytes.Equal(data, have) {
+			return nil
 		}
 	}
 }

@@ -150,35 +150,56 @@ func (s *sampleServer) refuse(request micro.Request, code string, why error) {
 	}
 }
 
+// BatchShape is the shape that a learner expects of its batches: Size sequences
+// of Length steps, and what the environment and the model give them.
+type BatchShape struct{ Size, Length, ObsLen, Actions, ContextLen int }
+
 // RemoteReplay is the learner's side of the sample service: batches of one
 // shape from a replay elsewhere.
 type RemoteReplay struct {
 	bus     *Bus
+	shape   BatchShape
 	request []byte
 }
 
-// RemoteReplay returns a source of batches of size sequences of length steps.
-func (b *Bus) RemoteReplay(size, length int) (*RemoteReplay, error) {
-	request, err := SampleRequest{Size: size, Length: length}.AppendTo(nil)
+// RemoteReplay returns a source of batches.
+func (b *Bus) RemoteReplay(shape BatchShape) (*RemoteReplay, error) {
+	request, err := SampleRequest{Size: shape.Size, Length: shape.Length}.AppendTo(nil)
 	if err != nil {
 		return nil, err
 	}
-	return &RemoteReplay{bus: b, request: request}, nil
+	return &RemoteReplay{bus: b, shape: shape, request: request}, nil
 }
 
 // Sample fills dst, whose memory it reuses. It waits, for the rate limiter as
-// for a replay that is not up yet, until ctx ends. Other errors last: a batch
-// larger than the server's max_payload (ErrTooLarge), or the replay's own.
+// for a replay that is not up yet, until ctx ends. A batch that arrives damaged
+// or in another shape, from a replay that has yet to take in the run's new
+// configuration, is counted, and another one asked for. Other errors last: a batch larger than
+// the server's max_payload (ErrTooLarge) or of another program's version
+// (ErrVersion), or the replay's own.
 func (r *RemoteReplay) Sample(ctx context.Context, dst *Batch) error {
-	reply, err := r.bus.ask(ctx, sampleSubject(r.bus.cfg.Run), r.request)
-	if err != nil {
-		return fmt.Errorf("sample: %w", err)
+	for {
+		reply, err := r.bus.ask(ctx, sampleSubject(r.bus.cfg.Run), r.request)
+		if err != nil {
+			return fmt.Errorf("sample: %w", err)
+		}
+		err = DecodeBatch(dst, reply, Limits{})
+		if got := (BatchShape{dst.Size, dst.Length, dst.ObsLen, dst.Actions, dst.ContextLen}); err == nil && got != r.shape {
+			err = fmt.Errorf("batch is %+v and %+v is wanted: the replay has another configuration of the run", got, r.shape)
+		}
+		if err == nil {
+			r.bus.counters.samples.Add(1)
+			return nil
+		}
+		if errors.Is(err, ErrVersion) {
+			return fmt.Errorf("sample: %w", err)
+		}
+		r.bus.counters.samplesCorrupt.Add(1)
+		r.bus.log.Warn("batch refused, asking for another", "reason", Reason(err), "error", err)
+		if err := pause(ctx, retryWait); err != nil {
+			return fmt.Errorf("sample: %w", err)
+		}
 	}
-	if err := DecodeBatch(dst, reply, Limits{}); err != nil {
-		return fmt.Errorf("sample: %w", err)
-	}
-	r.bus.counters.samples.Add(1)
-	return nil
 }
 
 // Refresh sends recomputed context rows back and waits until they are taken.

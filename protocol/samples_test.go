@@ -1,11 +1,14 @@
 package protocol_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/dreamfleet/dreamfleet/protocol"
 )
@@ -16,8 +19,11 @@ type replayStub struct {
 	gate  chan struct{} // nil: open
 	fail  error
 	width int
+	other atomic.Bool // the next batch has another shape
 	taken chan *protocol.Refresh
 }
+
+var stubShape = protocol.BatchShape{Size: 2, Length: 5, ObsLen: 3, Actions: 9, ContextLen: 2}
 
 func (r *replayStub) Sample(ctx context.Context, dst *protocol.Batch, size, length int) error {
 	if r.gate != nil {
@@ -31,6 +37,9 @@ func (r *replayStub) Sample(ctx context.Context, dst *protocol.Batch, size, leng
 		return r.fail
 	}
 	dst.Resize(size, length, 3, 9, r.width)
+	if r.other.CompareAndSwap(true, false) {
+		dst.Resize(size, length, 2, 9, r.width)
+	}
 	clear(dst.Obs)
 	clear(dst.Action)
 	clear(dst.Reward)
@@ -56,7 +65,7 @@ func TestSampleService(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, protocol.ServerConfig{Keys: t.TempDir()})
 	learner := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner})
-	remote, err := learner.RemoteReplay(2, 5)
+	remote, err := learner.RemoteReplay(stubShape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +86,15 @@ func TestSampleService(t *testing.T) {
 		t.Errorf("got %+v", batch)
 	}
 
+	// A batch of another shape is passed over.
+	stub.other.Store(true)
+	if err := remote.Sample(t.Context(), &batch); err != nil || batch.ObsLen != 3 || batch.Obs[0] != 3 {
+		t.Errorf("got %+v, %v", batch, err)
+	}
+	if n := learner.Stats().SamplesCorrupt; n != 1 {
+		t.Errorf("%d batches refused, want 1", n)
+	}
+
 	want := &protocol.Refresh{Refs: batch.Refs, Context: []float32{1, 2}}
 	if err := remote.Refresh(t.Context(), want); err != nil {
 		t.Fatal(err)
@@ -84,10 +102,11 @@ func TestSampleService(t *testing.T) {
 	if got := <-stub.taken; got.Refs[0] != want.Refs[0] || got.Context[1] != 2 {
 		t.Errorf("refreshed %+v", got)
 	}
-	for _, b := range []*protocol.Bus{learner, replay} {
-		if s := b.Stats(); s.Samples != 1 || s.Denied != 0 {
-			t.Errorf("%+v", s)
-		}
+	if s := learner.Stats(); s.Samples != 2 || s.Denied != 0 {
+		t.Errorf("%+v", s)
+	}
+	if s := replay.Stats(); s.Samples != 3 || s.Denied != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -97,7 +116,7 @@ func TestSampleServiceErrors(t *testing.T) {
 	b := connect(t, protocol.BusConfig{Server: s})
 	stub := &replayStub{width: 2_000_000}
 	background(t, func(ctx context.Context) error { return b.ServeSamples(ctx, stub) })
-	remote, err := b.RemoteReplay(2, 5)
+	remote, err := b.RemoteReplay(stubShape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +129,7 @@ func TestSampleServiceErrors(t *testing.T) {
 	if err := remote.Sample(ctx, &batch); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled request: %v", err)
 	}
-	if _, err := b.RemoteReplay(0, 5); err == nil {
+	if _, err := b.RemoteReplay(protocol.BatchShape{Length: 5}); err == nil {
 		t.Error("batches of no sequences")
 	}
 }
@@ -121,7 +140,7 @@ func TestSampleServiceReportsFailure(t *testing.T) {
 	b := connect(t, protocol.BusConfig{Server: s})
 	stub := &replayStub{fail: errors.New("disk on fire")}
 	background(t, func(ctx context.Context) error { return b.ServeSamples(ctx, stub) })
-	remote, err := b.RemoteReplay(2, 5)
+	remote, err := b.RemoteReplay(stubShape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,5 +149,46 @@ func TestSampleServiceReportsFailure(t *testing.T) {
 	}
 	if err := remote.Refresh(t.Context(), &protocol.Refresh{}); err == nil || !strings.Contains(err.Error(), "disk on fire") {
 		t.Errorf("refresh: %v", err)
+	}
+}
+
+// A batch that arrives damaged costs a warning and not the learner.
+func TestDamagedBatchIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0"})
+	learner := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner})
+	nc, _ := raw(t, s.URL())
+	good := protocol.Batch{}
+	if err := (&replayStub{width: 2}).Sample(t.Context(), &good, 2, 5); err != nil {
+		t.Fatal(err)
+	}
+	message, err := good.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(message)
+	damaged[len(damaged)-1] ^= 1
+	var served atomic.Int32
+	if _, err := nc.Subscribe("batch.park.get", func(m *nats.Msg) {
+		reply := damaged
+		if served.Add(1) > 1 {
+			reply = message
+		}
+		if err := m.Respond(reply); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	remote, err := learner.RemoteReplay(stubShape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch protocol.Batch
+	if err := remote.Sample(t.Context(), &batch); err != nil || batch.Size != 2 {
+		t.Errorf("got %+v, %v", batch, err)
+	}
+	if st := learner.Stats(); st.SamplesCorrupt != 1 || st.Samples != 1 {
+		t.Errorf("%+v", st)
 	}
 }

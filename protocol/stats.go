@@ -19,10 +19,11 @@ type Stats struct {
 	ParamsStale     uint64 // frames of versions already finished or overtaken
 	ParamsFetched   uint64 // frames asked for singly, after a loss or a late start
 
-	Samples       uint64 // batches served or received
-	SampleWaits   uint64 // sample requests answered or met with "not yet"
-	FlowBad       uint64 // flow messages refused
-	HeartbeatLost uint64 // heartbeats that could not be sent
+	Samples        uint64 // batches served or received
+	SampleWaits    uint64 // sample requests answered or met with "not yet"
+	SamplesCorrupt uint64 // batches refused
+	FlowBad        uint64 // flow messages refused
+	HeartbeatLost  uint64 // heartbeats that could not be sent
 
 	Denied        uint64 // permission denials, told by the server asynchronously
 	SlowConsumers uint64 // times the client dropped messages for a full subscription
@@ -37,7 +38,8 @@ type counters struct {
 	deadLettered                                              [len(reasons)]atomic.Uint64
 	paramsSent, paramSendFailed                               atomic.Uint64
 	paramsReceived, paramsCorrupt, paramsStale, paramsFetched atomic.Uint64
-	samples, sampleWaits, flowBad, heartbeatLost              atomic.Uint64
+	samples, sampleWaits, samplesCorrupt                      atomic.Uint64
+	flowBad, heartbeatLost                                    atomic.Uint64
 	denied, slowConsumers, asyncErrors                        atomic.Uint64
 	disconnects, reconnects                                   atomic.Uint64
 }
@@ -52,7 +54,7 @@ func (b *Bus) Stats() Stats {
 		ParamsSent: c.paramsSent.Load(), ParamSendFailed: c.paramSendFailed.Load(),
 		ParamsReceived: c.paramsReceived.Load(), ParamsCorrupt: c.paramsCorrupt.Load(),
 		ParamsStale: c.paramsStale.Load(), ParamsFetched: c.paramsFetched.Load(),
-		Samples: c.samples.Load(), SampleWaits: c.sampleWaits.Load(),
+		Samples: c.samples.Load(), SampleWaits: c.sampleWaits.Load(), SamplesCorrupt: c.samplesCorrupt.Load(),
 		FlowBad: c.flowBad.Load(), HeartbeatLost: c.heartbeatLost.Load(),
 		Denied: c.denied.Load(), SlowConsumers: c.slowConsumers.Load(), AsyncErrors: c.asyncErrors.Load(),
 		Disconnects: c.disconnects.Load(), Reconnects: c.reconnects.Load(),

@@ -37,8 +37,8 @@ func sampleSubject(run string) string      { return "batch." + run + ".get" }
 func refreshSubject(run string) string     { return "batch." + run + ".refresh" }
 func consumerName(run string) string       { return "replay-" + run }
 
-// streams are what the role sets up: the replay its input, the learner its
-// checkpoints, both the buckets that all read, an operator everything. Buckets
+// streams are what the role sets up when it connects: the replay its input, both
+// replay and learner the buckets that all read, an operator everything. Buckets
 // and object stores are streams of the shape that NATS's ADR-8 and ADR-20 give
 // them.
 func (b *Bus) streams() []jetstream.StreamConfig {
@@ -65,25 +65,28 @@ func (b *Bus) streams() []jetstream.StreamConfig {
 		AllowRollup: true, DenyDelete: true, AllowDirect: true,
 		AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
 	}
-	ckpt := jetstream.StreamConfig{
-		Name: "OBJ_" + storeCkpt, Subjects: []string{"$O." + storeCkpt + ".C.>", "$O." + storeCkpt + ".M.>"}, Description: "checkpoints",
-		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
-		MaxBytes: b.cfg.CheckpointBytes, Duplicates: dedupeWindow,
-		AllowRollup: true, AllowDirect: true,
-	}
 	var all []jetstream.StreamConfig
 	switch b.cfg.Role {
 	case RoleReplay:
 		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
 	case RoleLearner:
-		all = []jetstream.StreamConfig{cfg, hb, ckpt}
+		all = []jetstream.StreamConfig{cfg, hb}
 	case RoleOperator:
-		all = []jetstream.StreamConfig{traj, dead, cfg, hb, ckpt}
-	}
-	for i := range all {
-		all[i].Replicas = b.cfg.Replicas
+		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
 	}
 	return all
+}
+
+// checkpointStream is the object store of checkpoints. It is made with the first
+// one: the server sets its bound aside on the disk, which a run that keeps its
+// checkpoints in a folder does not need.
+func (b *Bus) checkpointStream() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: "OBJ_" + storeCkpt, Subjects: []string{"$O." + storeCkpt + ".C.>", "$O." + storeCkpt + ".M.>"}, Description: "checkpoints",
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
+		MaxBytes: b.cfg.CheckpointBytes, MaxMsgSize: -1, Duplicates: dedupeWindow,
+		AllowRollup: true, AllowDirect: true,
+	}
 }
 
 // ensure creates what is missing and checks what is there.
@@ -96,10 +99,20 @@ func (b *Bus) ensure(ctx context.Context) error {
 	return nil
 }
 
+// storageExceeded is the server's error code where a stream's bound is more than
+// what is left of its storage.
+const storageExceeded = 10047
+
 func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
+	want.Replicas = b.cfg.Replicas
 	stream, err := b.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = b.js.CreateStream(ctx, want)
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.ErrorCode == storageExceeded {
+			return fmt.Errorf("the server has no %d MB of storage left to set aside (an embedded one takes three quarters of the free disk): "+
+				"free some, or set a smaller bound, for trajectories bus.store_bytes: %w", want.MaxBytes>>20, err)
+		}
 		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return err
 		}

@@ -92,7 +92,7 @@ func TestServiceFromActorToLearner(t *testing.T) {
 	})
 	flows("actors are held", func(f protocol.Flow) bool { return f.Hold && f.Inserts == 160 && f.Reason != "" })
 
-	remote, err := learner.RemoteReplay(4, 32)
+	remote, err := learner.RemoteReplay(protocol.BatchShape{Size: 4, Length: 32, ObsLen: testObs, Actions: testActions, ContextLen: testContext})
 	if err != nil {
 		t.Fatal(err)
 	}

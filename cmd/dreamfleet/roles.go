@@ -248,7 +248,11 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 		return err
 	}
 	defer broadcaster.Close()
-	remote, err := bus.RemoteReplay(cfg.Learner.BatchSize, cfg.Learner.BatchLength)
+	m := w.config(cfg).Model
+	remote, err := bus.RemoteReplay(protocol.BatchShape{
+		Size: cfg.Learner.BatchSize, Length: cfg.Learner.BatchLength,
+		ObsLen: m.Obs, Actions: m.Actions, ContextLen: m.ContextLen(),
+	})
 	if err != nil {
 		return err
 	}
