@@ -49,7 +49,8 @@ func TestReplay(t *testing.T) {
 
 func TestIngest(t *testing.T) {
 	z := ingestSizes{chunks: []int{4 << 10, 16 << 10}, bytes: 64 << 10, actors: 2, window: 10_000}
-	check(t, z.run, "ingest/4KB", "ingest/16KB")
+	check(t, z.run, "ingest/4KB", "ingest/4KB_stream", "ingest/4KB_beside_stream",
+		"ingest/16KB", "ingest/16KB_stream", "ingest/16KB_beside_stream")
 }
 
 func TestBroadcast(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dreamfleet/dreamfleet/protocol"
@@ -38,13 +39,7 @@ func (z ingestSizes) run(ctx context.Context, o *Options, report func(Result)) e
 		return err
 	}
 	for _, size := range z.chunks {
-		err := o.inFolder("ingest", func(dir string) error {
-			r, err := z.measure(ctx, o, s, size, dir)
-			if err == nil {
-				report(r)
-			}
-			return err
-		})
+		err := o.inFolder("ingest", func(dir string) error { return z.measure(ctx, o, s, size, dir, report) })
 		if err != nil {
 			return fmt.Errorf("chunks of %d bytes: %w", size, err)
 		}
@@ -53,11 +48,11 @@ func (z ingestSizes) run(ctx context.Context, o *Options, report func(Result)) e
 }
 
 // measure compares the way of chunks through both disks with the same bytes
-// over the same server without one.
-func (z ingestSizes) measure(ctx context.Context, o *Options, s steps, size int, dir string) (r Result, err error) {
+// over the same server without one, and with JetStream's part of it alone.
+func (z ingestSizes) measure(ctx context.Context, o *Options, s steps, size int, dir string, report func(Result)) (err error) {
 	server, err := startServer(dir)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer server.Close()
 	store, err := replay.Open(replay.Config{
@@ -65,14 +60,14 @@ func (z ingestSizes) measure(ctx context.Context, o *Options, s steps, size int,
 		Limiter: replay.LimiterConfig{Ratio: 1, MinSteps: 1, Budget: 1 << 30}, Batch: 1, Length: s.stride,
 	}, hclog.NewNullLogger())
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
 	n := max(1, int(float64(size)/s.rawBytes())/s.stride) * s.stride
 	in, err := z.connect(ctx, server, s, n)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer in.close()
 	ctx, stop := context.WithCancel(ctx)
@@ -80,18 +75,57 @@ func (z ingestSizes) measure(ctx context.Context, o *Options, s steps, size int,
 	group, ctx := errgroup.WithContext(ctx)
 	service := &replay.Service{Store: store, Bus: in.replay, Log: hclog.NewNullLogger()}
 	group.Go(func() error { return service.Run(ctx) })
+	var whole, stream, core []float64
 	group.Go(func() error {
 		defer stop()
 		var err error
-		r, err = o.rounds(ctx,
-			func() (float64, error) { return in.chunks(ctx) },
-			func() (float64, error) { return in.core(ctx) })
+		whole, stream, core, err = in.turns(ctx, o.Rounds)
 		return err
 	})
-	err = group.Wait()
-	r.Name, r.Unit, r.LimitKind = fmt.Sprintf("ingest/%dKB", size>>10), "MB/s", "core_nats"
-	r.Config = fmt.Sprintf("%d chunks of %d steps, %d bytes, %d actors over TCP", in.count, n, len(in.message), z.actors)
-	return r, err
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name, limitKind string
+		values, limits  []float64
+	}{
+		{"", "core_nats", whole, core},
+		{"_stream", "core_nats", stream, core},
+		{"_beside_stream", "bare_stream", whole, stream},
+	} {
+		r := compare(f.values, f.limits)
+		r.Name, r.Unit, r.LimitKind = fmt.Sprintf("ingest/%dKB%s", size>>10, f.name), "MB/s", f.limitKind
+		r.Config = fmt.Sprintf("%d chunks of %d steps, %d bytes, %d actors over TCP", in.count, n, len(in.message), z.actors)
+		report(r)
+	}
+	return nil
+}
+
+// turns measures the three ways one after the other, for a round to warm up
+// and so many that count.
+func (in *ingest) turns(ctx context.Context, rounds int) (whole, stream, core []float64, err error) {
+	for range rounds + 1 {
+		for _, way := range []struct {
+			measure func(context.Context) (float64, error)
+			rates   *[]float64
+		}{{in.chunks, &whole}, {in.stream, &stream}, {in.core, &core}} {
+			rate, err := way.measure(ctx)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			*way.rates = append(*way.rates, rate)
+		}
+	}
+	return whole[1:], stream[1:], core[1:], nil
+}
+
+// compare is the figure of some rounds' values and limits.
+func compare(values, limits []float64) Result {
+	ratios := make([]float64, len(values))
+	for i, v := range values {
+		ratios[i] = v / limits[i]
+	}
+	return Result{Value: median(values), Limit: median(limits), Ratio: median(ratios)}
 }
 
 // startServer starts a server that connections over TCP reach, as those of
@@ -115,8 +149,10 @@ type ingest struct {
 	actors  []*protocol.Bus
 	made    []*chunks // by actor
 	plain   []*nats.Conn
+	bare    jetstream.Consumer
 	message []byte // a chunk, encoded
 	count   int    // chunks in a round, a multiple of the actors
+	sent    uint64 // rounds of messages to the bare stream
 
 	acknowledged, received tally
 	onTheWay               chan struct{} // a token for every plain message not yet received
@@ -128,6 +164,15 @@ const (
 	acks = "$JS.ACK.TRAJ.>"
 	// plainSubject is of messages that no stream takes.
 	plainSubject = "bench"
+	// bareStream is a work queue like that of the chunks, which the replay does
+	// not read, and bareSubject what it takes.
+	bareStream  = "BARE"
+	bareSubject = "bare"
+	// bareInFlight messages are published before the first is acknowledged,
+	// as the bus does it, and barePull fetched at a time: as many as the bus
+	// lets be unacknowledged, and faster than fewer.
+	bareInFlight = 32
+	barePull     = 256
 	// plainWindow bounds the bytes on their way to a subscriber, as a server
 	// cuts one off that is 64 MB behind.
 	plainWindow = 16 << 20
@@ -166,12 +211,32 @@ func (z ingestSizes) connect(ctx context.Context, server *protocol.Server, s ste
 		in.plain = append(in.plain, nc)
 	}
 	subscriber := in.plain[z.actors]
+	if in.bare, err = newBareStream(ctx, subscriber); err != nil {
+		return in, fmt.Errorf("bare stream: %w", err)
+	}
 	if err := subscribe(subscriber, acks, func(*nats.Msg) { in.acknowledged.add(1) }); err != nil {
 		return in, err
 	}
 	return in, subscribe(subscriber, plainSubject, func(*nats.Msg) {
 		<-in.onTheWay
 		in.received.add(1)
+	})
+}
+
+func newBareStream(ctx context.Context, nc *nats.Conn) (jetstream.Consumer, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: bareStream, Subjects: []string{bareSubject}, Retention: jetstream.WorkQueuePolicy,
+		Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, MaxBytes: 1 << 30,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return js.CreateConsumer(ctx, bareStream, jetstream.ConsumerConfig{
+		Durable: "bench", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 10 * time.Minute, MaxAckPending: barePull,
 	})
 }
 
@@ -241,6 +306,69 @@ func (in *ingest) chunks(ctx context.Context) (float64, error) {
 		return 0, cmp.Or(context.Cause(sending), err)
 	}
 	return in.rate(start), nil
+}
+
+// stream publishes a round's messages to the bare stream and waits until they
+// are fetched and acknowledged.
+func (in *ingest) stream(ctx context.Context) (float64, error) {
+	in.sent++
+	start := time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range in.actors {
+		group.Go(func() error { return in.publishBare(ctx, i) })
+	}
+	group.Go(func() error { return in.takeBare(ctx) })
+	err := group.Wait()
+	return in.rate(start), err
+}
+
+// publishBare publishes an actor's share, under message ids as chunks are.
+func (in *ingest) publishBare(ctx context.Context, actor int) error {
+	js, err := jetstream.New(in.plain[actor], jetstream.WithPublishAsyncMaxPending(bareInFlight))
+	if err != nil {
+		return err
+	}
+	defer js.CleanupPublisher()
+	futures := make([]jetstream.PubAckFuture, in.count/len(in.actors))
+	for i := range futures {
+		id := fmt.Sprintf("%d/%d/%d", actor, in.sent, i)
+		futures[i], err = js.PublishAsync(bareSubject, in.message, jetstream.WithMsgID(id), jetstream.WithStallWait(time.Minute))
+		if err != nil {
+			return err
+		}
+	}
+	for _, f := range futures {
+		select {
+		case <-f.Ok():
+		case err := <-f.Err():
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (in *ingest) takeBare(ctx context.Context) error {
+	for left := in.count; left > 0 && ctx.Err() == nil; {
+		batch, err := in.bare.Fetch(min(left, barePull), jetstream.FetchMaxWait(time.Second))
+		if err != nil {
+			return err
+		}
+		for msg := range batch.Messages() {
+			if err := msg.Ack(); err != nil {
+				return err
+			}
+			left--
+		}
+		if err := batch.Error(); err != nil {
+			return err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return in.plain[len(in.actors)].FlushTimeout(time.Minute) // the acknowledgements have come by then
 }
 
 // core publishes a round's messages and waits until they are received.
