@@ -191,9 +191,9 @@ func TestServeOnTheBus(t *testing.T) {
 
 	eventually(t, "a heartbeat", func() bool {
 		beats, err := operator.Heartbeats(ctx)
-		var stats []Stats
-		return err == nil && len(beats) == 1 && json.Unmarshal(beats[0].Status, &stats) == nil &&
-			len(stats) == 2 && stats[1].Actor == "b" && stats[1].Steps > 0
+		var said struct{ Role []Stats }
+		return err == nil && len(beats) == 1 && json.Unmarshal(beats[0].Status, &said) == nil &&
+			len(said.Role) == 2 && said.Role[1].Actor == "b" && said.Role[1].Steps > 0
 	})
 
 	cancel()

@@ -2,9 +2,7 @@ package actor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -106,7 +104,7 @@ type Bus interface {
 	Publisher
 	FollowParams(ctx context.Context, deliver func(version uint64, blob []byte)) error
 	FollowFlow(ctx context.Context, handler func(protocol.Flow)) error
-	Heartbeat(ctx context.Context, status func() []byte) error
+	Heartbeat(ctx context.Context, status func() any) error
 }
 
 // followRetry spaces attempts at following the bus after an error; the
@@ -144,7 +142,7 @@ func Serve(ctx context.Context, bus Bus, log hclog.Logger, actors ...*Actor) err
 			}
 		})
 	})
-	keep("heartbeat", func() error { return bus.Heartbeat(ctx, func() []byte { return status(actors) }) })
+	keep("heartbeat", func() error { return bus.Heartbeat(ctx, func() any { return status(actors) }) })
 
 	errs := make([]error, len(actors))
 	var acting sync.WaitGroup
@@ -160,17 +158,13 @@ func Serve(ctx context.Context, bus Bus, log hclog.Logger, actors ...*Actor) err
 	return errors.Join(errs...)
 }
 
-// status is the heartbeat's text: JSON, the Stats of as many actors as fit.
-func status(actors []*Actor) []byte {
+// status is the heartbeat's: the Stats of as many actors as fit.
+func status(actors []*Actor) []Stats {
 	stats := make([]Stats, 0, len(actors))
 	for _, a := range actors[:min(len(actors), maxStatus)] {
 		stats = append(stats, a.Stats())
 	}
-	text, err := json.Marshal(stats)
-	if err != nil {
-		return fmt.Appendf(nil, "%q", err) // Stats holds nothing that JSON lacks
-	}
-	return text
+	return stats
 }
 
 // maxStatus keeps a heartbeat below the 16 KiB that its bucket takes.

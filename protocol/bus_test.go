@@ -3,6 +3,7 @@ package protocol_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -587,10 +588,10 @@ func TestConfigAndHeartbeats(t *testing.T) {
 	}
 
 	background(t, func(ctx context.Context) error {
-		return learner.Heartbeat(ctx, func() []byte { return []byte("step 5") })
+		return learner.Heartbeat(ctx, func() any { return "step 5" })
 	})
 	stop := background(t, func(ctx context.Context) error {
-		return actor.Heartbeat(ctx, func() []byte { return []byte("well") })
+		return actor.Heartbeat(ctx, func() any { return "well" })
 	})
 	listing := func() string {
 		beats, err := learner.Heartbeats(t.Context())
@@ -599,7 +600,14 @@ func TestConfigAndHeartbeats(t *testing.T) {
 		}
 		var text []string
 		for _, h := range beats {
-			text = append(text, fmt.Sprintf("%s/%s %s", h.Role, h.Name, h.Status))
+			var said struct {
+				Role string
+				Bus  protocol.Stats
+			}
+			if err := json.Unmarshal(h.Status, &said); err != nil {
+				t.Fatal(err)
+			}
+			text = append(text, fmt.Sprintf("%s/%s %s", h.Role, h.Name, said.Role))
 		}
 		return strings.Join(text, ", ")
 	}

@@ -92,17 +92,24 @@ func (b *Bus) getConfig(ctx context.Context) ([]byte, error) {
 type Heartbeat struct {
 	Role   Role
 	Name   string
-	Status []byte    // what the process says of itself
+	Status []byte    // JSON, what the process says of itself: {"role": ..., "bus": its Stats}
 	Time   time.Time // when, by the server's clock
 }
 
-// Heartbeat stores status() under the process's name three times in
-// HeartbeatTTL, until ctx ends, whose error it returns. A heartbeat that could
-// not be sent is counted and not repeated.
-func (b *Bus) Heartbeat(ctx context.Context, status func() []byte) error {
+// Heartbeat stores what status returns, as JSON, and the bus's counters under the
+// process's name three times in HeartbeatTTL, until ctx ends, whose error it
+// returns. A heartbeat that could not be sent is counted and not repeated.
+func (b *Bus) Heartbeat(ctx context.Context, status func() any) error {
 	subject := "$KV." + bucketHB + "." + b.cfg.Run + "." + string(b.cfg.Role) + "." + b.cfg.Name
 	for ctx.Err() == nil {
-		if err := b.beat(ctx, subject, status()); err != nil && ctx.Err() == nil {
+		text, err := json.Marshal(struct {
+			Role any   `json:"role"`
+			Bus  Stats `json:"bus"`
+		}{status(), b.Stats()})
+		if err == nil {
+			err = b.beat(ctx, subject, text)
+		}
+		if err != nil && ctx.Err() == nil {
 			b.counters.heartbeatLost.Add(1)
 			b.log.Debug("heartbeat is lost", "error", err)
 		}
