@@ -13,5 +13,6 @@
 // half, for every policy alike. The ratio removes what the jobs themselves cost and the IQM what one wild episode
 // does to the average (Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021).
 //
-// The package computes and formats; it runs no environment and draws no random number that is not fixed by its input.
+// Trials plays policies on common random numbers: every one meets the same servers and jobs. The package draws no random
+// number that is not fixed by its input.
 package experiment

@@ -12,6 +12,8 @@ import (
 type Report struct {
 	Scores
 	RatioToLEFT Summary `json:"ratio_to_left"`
+	// ByEpisode has the ratios in each episode of a trial, where it has several; the rest is of the last one.
+	ByEpisode []Summary `json:"ratio_to_left_by_episode,omitempty"`
 }
 
 // NewReport compares scores with those of LEFT on the same seeds.
@@ -23,7 +25,26 @@ func NewReport(scores, left Scores) (Report, error) {
 	return Report{Scores: scores, RatioToLEFT: Summarize(ratios)}, nil
 }
 
-// WriteJSON writes the report as one JSON object with the keys policy, seeds, mean_jct and ratio_to_left.
+// NewTrialReport compares the scores of each episode of trials with LEFT's. What counts is the last episode, to which
+// the policy has had the others to adapt.
+func NewTrialReport(scores, left []Scores) (Report, error) {
+	var report Report
+	var ratios []Summary
+	for e := range scores {
+		var err error
+		if report, err = NewReport(scores[e], left[e]); err != nil {
+			return Report{}, err
+		}
+		ratios = append(ratios, report.RatioToLEFT)
+	}
+	if len(ratios) > 1 {
+		report.ByEpisode = ratios
+	}
+	return report, nil
+}
+
+// WriteJSON writes the report as one JSON object with the keys policy, seeds, mean_jct, ratio_to_left and, where a
+// trial has several episodes, ratio_to_left_by_episode.
 func (r Report) WriteJSON(w io.Writer) error {
 	b, err := json.Marshal(r)
 	if err != nil {

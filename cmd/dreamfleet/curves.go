@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -26,11 +27,11 @@ of wall-clock time, and write what is drawn as a table. Ratios are IQMs of mean 
 over LEFT's on the same jobs; runs are expected to share their evaluation seeds.`,
 		Example: `  dreamfleet curves --out docs/results/small runs/small-0 runs/small-1 runs/small-2`,
 		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, runs []string) error {
+		RunE: func(cmd *cobra.Command, runs []string) error {
 			if err := os.MkdirAll(out, 0o755); err != nil {
 				return err
 			}
-			return drawCurves(out, runs)
+			return drawCurves(cmd.Context(), out, runs)
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", ".", "`folder` for steps.png, minutes.png and curves.csv")
@@ -44,7 +45,7 @@ type evaluations struct {
 	steps, minutes, greedy, sampled []float64
 }
 
-func drawCurves(out string, runs []string) error {
+func drawCurves(ctx context.Context, out string, runs []string) error {
 	var all []evaluations
 	for _, dir := range runs {
 		e, err := readEvaluations(dir)
@@ -53,7 +54,7 @@ func drawCurves(out string, runs []string) error {
 		}
 		all = append(all, e)
 	}
-	levels, err := heuristicLevels(runs[0])
+	levels, err := heuristicLevels(ctx, runs[0])
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func readEvaluations(dir string) (evaluations, error) {
 }
 
 // heuristicLevels scores what the curves are compared with.
-func heuristicLevels(dir string) ([]monitor.Level, error) {
+func heuristicLevels(ctx context.Context, dir string) ([]monitor.Level, error) {
 	cfg, err := savedConfig(dir)
 	if err != nil {
 		return nil, err
@@ -135,21 +136,21 @@ func heuristicLevels(dir string) ([]monitor.Level, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := newEvaluator(cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
+	e, err := newEvaluator(ctx, cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
 	if err != nil {
 		return nil, err
 	}
 	var levels []monitor.Level
 	for _, name := range []string{"least_load", "left", "sita2_left", "index"} {
-		scores, err := e.heuristic(name)
+		scores, err := e.heuristic(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		ratios, err := experiment.Ratios(scores, e.left)
+		report, err := experiment.NewTrialReport(scores, e.left)
 		if err != nil {
 			return nil, err
 		}
-		levels = append(levels, monitor.Level{Name: name, Y: experiment.IQM(ratios)})
+		levels = append(levels, monitor.Level{Name: name, Y: report.RatioToLEFT.IQM})
 	}
 	return levels, nil
 }

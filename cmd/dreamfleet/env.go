@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -67,23 +70,65 @@ func (f *workloadFlags) register(flags *pflag.FlagSet, seeds string) {
 	flags.Float64Var(&w.Unit, "unit", w.Unit, "time units in a unit of a trace's sizes, which are rounded to whole time units")
 }
 
-// episodes records the jobs of all seeds. What a trace file holds, and what was done to it, is written to notes.
-func (f *workloadFlags) episodes(notes io.Writer) (*loadbalance.Episodes, error) {
-	seeds, err := protocol.ParseSeeds(f.seeds)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --seeds: %w", protocol.ErrConfig, err)
+// traceFlags are those that only some kinds of workloads read.
+var traceFlags = map[string][]string{
+	"file": {loadbalance.CSV, loadbalance.SWF}, "unit": {loadbalance.CSV, loadbalance.SWF},
+	"arrival": {loadbalance.CSV}, "size": {loadbalance.CSV}, "filter": {loadbalance.CSV},
+}
+
+// check finds what is wrong with the flags alone and returns the seeds and the rates.
+func (f *workloadFlags) check(flags *pflag.FlagSet) (seeds []uint64, rates []float64, err error) {
+	if seeds, err = protocol.ParseSeeds(f.seeds); err != nil {
+		return nil, nil, fmt.Errorf("--seeds: %w", err)
 	}
-	rates := f.rates
-	if rates == nil {
+	if f.jobs < 1 || f.jobs > loadbalance.MaxJobs {
+		return nil, nil, fmt.Errorf("--jobs is %d jobs an episode, want 1 to %d", f.jobs, loadbalance.MaxJobs)
+	}
+	if rates = f.rates; rates == nil {
 		if f.servers < 1 || f.servers > loadbalance.MaxServers {
-			return nil, fmt.Errorf("%w: --servers is %d, want 1 to %d", protocol.ErrConfig, f.servers, loadbalance.MaxServers)
+			return nil, nil, fmt.Errorf("--servers is %d, want 1 to %d", f.servers, loadbalance.MaxServers)
 		}
 		rates = loadbalance.EvenRates(f.servers)
 	}
-	w, err := loadbalance.NewWorkload(f.workload, rates)
+	if err := checkRates("--rates", rates); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(traceFlags)) {
+		if kinds := traceFlags[name]; flags.Changed(name) && !slices.Contains(kinds, f.workload.Kind) {
+			return nil, nil, fmt.Errorf("--%s is for --workload %s, and it is %s", name, strings.Join(kinds, " or "), f.workload.Kind)
+		}
+	}
+	for _, name := range []string{"interval", "size-shape", "size-scale", "unit"} { // 0 would stand for the default
+		if flags.Changed(name) && flags.Lookup(name).Value.String() == "0" {
+			return nil, nil, fmt.Errorf("--%s is 0, want a positive number", name)
+		}
+	}
+	return seeds, rates, f.workload.Check()
+}
+
+func checkRates(flag string, rates []float64) error {
+	if len(rates) == 0 || len(rates) > loadbalance.MaxServers {
+		return fmt.Errorf("%s are %d, want 1 to %d", flag, len(rates), loadbalance.MaxServers)
+	}
+	for _, r := range rates {
+		if !(r >= loadbalance.MinRate && r <= loadbalance.MaxRate) {
+			return fmt.Errorf("%s: service rate %g, want %g to %g", flag, r, loadbalance.MinRate, loadbalance.MaxRate)
+		}
+	}
+	return nil
+}
+
+// episodes records the jobs of all seeds. What a trace file holds, and what was done to it, is noted on stderr.
+func (f *workloadFlags) episodes(cmd *cobra.Command) (*loadbalance.Episodes, error) {
+	seeds, rates, err := f.check(cmd.Flags())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", protocol.ErrConfig, err)
+	}
+	w, err := newWorkload(f.workload, rates)
 	if err != nil {
 		return nil, err
 	}
+	notes := cmd.ErrOrStderr()
 	if trace, ok := w.(*loadbalance.Trace); ok {
 		s := trace.Stats()
 		fmt.Fprintf(notes, "%s: %d jobs of %d rows (%d filtered, %d with a run time of zero or less, %d put in order), mean size %.1f, mean gap %.1f",
@@ -93,7 +138,7 @@ func (f *workloadFlags) episodes(notes io.Writer) (*loadbalance.Episodes, error)
 		}
 		fmt.Fprintln(notes)
 	}
-	return loadbalance.NewEpisodes(w, rates, seeds, f.jobs)
+	return loadbalance.NewEpisodes(cmd.Context(), w, rates, seeds, f.jobs)
 }
 
 // Names of what score knows beside the policies.
@@ -139,11 +184,14 @@ With --json the result is one object: policy, seeds, mean_jct (one number a seed
 					return err
 				}
 			}
-			episodes, err := workload.episodes(cmd.ErrOrStderr())
+			episodes, err := workload.episodes(cmd)
 			if err != nil {
 				return err
 			}
-			reports, err := scoreReports(episodes, name, options)
+			if err := checkOptions(cmd.Flags(), options, len(episodes.Rates)); err != nil {
+				return fmt.Errorf("%w: %w", protocol.ErrConfig, err)
+			}
+			reports, err := scoreReports(cmd.Context(), episodes, name, options)
 			if err != nil {
 				return err
 			}
@@ -162,19 +210,36 @@ With --json the result is one object: policy, seeds, mean_jct (one number a seed
 	return cmd
 }
 
+// checkOptions finds what no policy can be told.
+func checkOptions(flags *pflag.FlagSet, o loadbalance.PolicyOptions, servers int) error {
+	if flags.Changed("sita-size") && o.LargeSize < 1 {
+		return fmt.Errorf("--sita-size is %d, want 1 or more", o.LargeSize)
+	}
+	if flags.Changed("sita-share") && !(o.SlowShare > 0 && o.SlowShare <= 1) {
+		return fmt.Errorf("--sita-share is %g, want a share above 0, at most 1", o.SlowShare)
+	}
+	if o.Rates == nil {
+		return nil
+	}
+	if len(o.Rates) != servers {
+		return fmt.Errorf("--assume-rates are %d, want one for each of the %d servers", len(o.Rates), servers)
+	}
+	return checkRates("--assume-rates", o.Rates)
+}
+
 // scoreReports scores one policy, or all of them.
-func scoreReports(e *loadbalance.Episodes, name string, options loadbalance.PolicyOptions) ([]experiment.Report, error) {
+func scoreReports(ctx context.Context, e *loadbalance.Episodes, name string, options loadbalance.PolicyOptions) ([]experiment.Report, error) {
 	names := []string{name}
 	if name == allPolicies {
 		names = append(loadbalance.PolicyNames(), lowerBound)
 	}
-	reference, err := scorePolicy(e, "left", loadbalance.PolicyOptions{})
+	reference, err := scorePolicy(ctx, e, "left", loadbalance.PolicyOptions{})
 	if err != nil {
 		return nil, err
 	}
 	var reports []experiment.Report
 	for _, n := range names {
-		scores, err := scorePolicy(e, n, options)
+		scores, err := scorePolicy(ctx, e, n, options)
 		if err != nil {
 			return nil, err
 		}
@@ -187,17 +252,18 @@ func scoreReports(e *loadbalance.Episodes, name string, options loadbalance.Poli
 	return reports, nil
 }
 
-func scorePolicy(e *loadbalance.Episodes, name string, options loadbalance.PolicyOptions) (experiment.Scores, error) {
+func scorePolicy(ctx context.Context, e *loadbalance.Episodes, name string, options loadbalance.PolicyOptions) (experiment.Scores, error) {
 	scores := experiment.Scores{Policy: name, Seeds: e.Seeds}
 	if name == lowerBound {
-		scores.MeanJCT = e.LowerBound()
-		return scores, nil
+		var err error
+		scores.MeanJCT, err = e.LowerBound(ctx)
+		return scores, err
 	}
 	policy, err := loadbalance.NewPolicy(name, options)
 	if err != nil {
 		return scores, fmt.Errorf("%w: --policy: %w", protocol.ErrConfig, err)
 	}
-	scores.MeanJCT, err = e.Score(policy)
+	scores.MeanJCT, err = e.Score(ctx, policy)
 	return scores, err
 }
 
@@ -240,7 +306,7 @@ Tune on other seeds than you report: on 2000-2029 by custom.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if tune.Episodes, err = workload.episodes(cmd.ErrOrStderr()); err != nil {
+			if tune.Episodes, err = workload.episodes(cmd); err != nil {
 				return err
 			}
 			if tune.Start, err = tuningStart(tune.Episodes.Rates, knots, start); err != nil {

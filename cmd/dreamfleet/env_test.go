@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/dreamfleet/dreamfleet/env/loadbalance"
+	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
 // runEnv executes an env command line.
@@ -158,11 +160,27 @@ func TestScoreRefuses(t *testing.T) {
 		{[]string{"--servers", "0"}, "--servers is 0"},
 		{[]string{"--rates", "1,-1"}, "service rate -1"},
 		{[]string{"--workload", "tides"}, `kind is "tides"`},
-		{[]string{"--index", "none.json"}, "none.json"},
 		{[]string{"--jobs", "0"}, "0 jobs an episode"},
+		{[]string{"--interval", "-3"}, "interval is -3"},
+		{[]string{"--interval", "0"}, "--interval is 0"},
+		{[]string{"--load", "0.5", "--size-shape", "1"}, "Pareto shape of 1"},
+		{[]string{"--workload", "csv"}, "kind csv needs a file"},
+		{[]string{"--file", "jobs.csv"}, "--file is for --workload csv or swf, and it is poisson"},
+		{[]string{"--workload", "swf", "--file", "jobs.swf", "--filter", "a=b"}, "--filter is for --workload csv"},
+		{[]string{"--sita-share", "-5"}, "--sita-share is -5"},
+		{[]string{"--sita-share", "5"}, "--sita-share is 5"},
+		{[]string{"--sita-size", "-1"}, "--sita-size is -1"},
+		{[]string{"--assume-rates", "1,2"}, "--assume-rates are 2, want one for each of the 10 servers"},
+		{[]string{"--servers", "2", "--assume-rates", "1,0"}, "--assume-rates: service rate 0"},
 	} {
-		if _, _, err := runEnv(append([]string{"score"}, c.args...)...); err == nil || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%v: error %v, want one that says %q", c.args, err, c.says)
+		if _, _, err := runEnv(append([]string{"score"}, c.args...)...); !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: error %v, want one of usage that says %q", c.args, err, c.says)
+		}
+	}
+	// What is wrong with a file is no matter of usage.
+	for _, args := range [][]string{{"--index", "none.json"}, {"--workload", "swf", "--file", "none.swf"}} {
+		if _, _, err := runEnv(append([]string{"score"}, args...)...); err == nil || errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), "none.") {
+			t.Errorf("%v: error %v", args, err)
 		}
 	}
 }

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -24,51 +28,61 @@ const (
 	sampledPolicy = "dreamer_sampled"
 )
 
-// evaluator scores parameters on the evaluation episodes of a run, which nothing is trained on.
+// misledLEFT is LEFT with the service rates as configured where the trials have others.
+const misledLEFT = "left_default_order"
+
+// evaluator scores parameters on the evaluation trials of a run, which nothing is trained on.
 type evaluator struct {
-	cfg      protocol.Config
-	world    *world
-	seeds    []uint64
-	episodes *loadbalance.Episodes
-	left     experiment.Scores
+	cfg    protocol.Config
+	world  *world
+	seeds  []uint64
+	trials *experiment.Trials
+	left   []experiment.Scores // one for each episode of the trials
 }
 
-// evaluationSeed is that of the agent's own draws; jobs come from the episodes' seeds.
+// evaluationSeed is that of the agent's own draws; tasks and jobs come from the seeds of the trials.
 const evaluationSeed = 0xe7a1
 
-func newEvaluator(cfg protocol.Config, w *world, seeds string, jobs int) (*evaluator, error) {
+func newEvaluator(ctx context.Context, cfg protocol.Config, w *world, seeds string, jobs int) (*evaluator, error) {
 	e := &evaluator{cfg: cfg, world: w}
 	var err error
 	if e.seeds, err = protocol.ParseSeeds(seeds); err != nil {
 		return nil, fmt.Errorf("%w: seeds: %w", protocol.ErrConfig, err)
 	}
-	base := w.tasks.Base
-	workload := base.Workload
-	if workload == nil {
-		if workload, err = loadbalance.NewWorkload(loadbalance.WorkloadConfig{
-			Kind: loadbalance.Poisson, Interval: base.Interval, Shape: base.Shape, Scale: base.Scale,
-		}, base.Rates); err != nil {
-			return nil, err
-		}
+	if jobs < 1 || jobs > loadbalance.MaxJobs {
+		return nil, fmt.Errorf("%w: jobs is %d, want 1 to %d", protocol.ErrConfig, jobs, loadbalance.MaxJobs)
 	}
-	if e.episodes, err = loadbalance.NewEpisodes(workload, base.Rates, e.seeds, jobs); err != nil {
-		return nil, err
+	shown, tasks := w.env, *w.tasks
+	shown.Jobs = jobs
+	if w.heldBack != nil {
+		tasks.Base.Workload = w.heldBack
 	}
-	e.left, err = e.heuristic("left")
+	if e.trials, err = experiment.NewTrials(ctx, shown, tasks, cfg.Env.EpisodesPerTrial, e.seeds); err != nil {
+		return nil, fmt.Errorf("evaluation: %w", err)
+	}
+	e.left, err = e.heuristic(ctx, "left")
 	return e, err
 }
 
-func (e *evaluator) heuristic(name string) (experiment.Scores, error) {
-	p, err := loadbalance.NewPolicy(name, loadbalance.PolicyOptions{})
-	if err != nil {
-		return experiment.Scores{}, err
+// heuristic plays the trials by a rule. One that uses service rates knows each trial's own.
+func (e *evaluator) heuristic(ctx context.Context, name string) ([]experiment.Scores, error) {
+	rule, options := name, loadbalance.PolicyOptions{}
+	if name == misledLEFT {
+		rule, options.Rates = "left", e.world.tasks.Base.Rates
 	}
-	jct, err := e.episodes.Score(p)
-	return experiment.Scores{Policy: name, Seeds: e.seeds, MeanJCT: jct}, err
+	p, err := loadbalance.NewPolicy(rule, options)
+	if err != nil {
+		return nil, err
+	}
+	scores, err := e.trials.Score(ctx, p)
+	for i := range scores {
+		scores[i].Policy = name
+	}
+	return scores, err
 }
 
-// score plays all episodes with the parameters of a blob.
-func (e *evaluator) score(blob []byte, greedy bool) (experiment.Report, [][]int, error) {
+// score plays all trials with the parameters of a blob.
+func (e *evaluator) score(ctx context.Context, blob []byte, greedy bool) (experiment.Report, [][]int, error) {
 	policy, err := model.NewPolicy(e.world.config(e.cfg).Model, len(e.seeds), evaluationSeed)
 	if err != nil {
 		return experiment.Report{}, nil, err
@@ -77,42 +91,78 @@ func (e *evaluator) score(blob []byte, greedy bool) (experiment.Report, [][]int,
 		return experiment.Report{}, nil, err
 	}
 	policy.Greedy = greedy
-	cfg, task := e.world.env, e.world.tasks.Base
-	cfg.Jobs = len(e.episodes.Jobs[0])
-	jct, actions, err := experiment.Evaluate(cfg, &task, policy, e.seeds)
-	if err != nil {
-		return experiment.Report{}, nil, err
-	}
 	name := sampledPolicy
 	if greedy {
 		name = greedyPolicy
 	}
-	report, err := experiment.NewReport(experiment.Scores{Policy: name, Seeds: e.seeds, MeanJCT: jct}, e.left)
+	scores, actions, err := e.trials.Play(ctx, name, policy)
+	if err != nil {
+		return experiment.Report{}, nil, err
+	}
+	report, err := experiment.NewTrialReport(scores, e.left)
 	return report, actions, err
 }
 
+// rules are the heuristics to compare with, from the weakest on Park's workload to the strongest.
+func (e *evaluator) rules() []string {
+	names := loadbalance.PolicyNames()
+	if e.trials.Misled(e.world.tasks.Base.Rates) {
+		names = slices.Insert(names, slices.Index(names, "left"), misledLEFT)
+	}
+	return names
+}
+
+// about says what the scores are of, where that is more than an episode of one task.
+func (e *evaluator) about() string {
+	var text string
+	if k := e.cfg.Env.EpisodesPerTrial; k > 1 {
+		text += fmt.Sprintf("Each seed is a trial of %d episodes on one task, with the policy's memory kept; scores are of the last.\n", k)
+	}
+	if e.trials.Misled(e.world.tasks.Base.Rates) {
+		text += fmt.Sprintf("Rules know each trial's service rates; %s takes them to be as configured.\n", misledLEFT)
+	}
+	return text
+}
+
 // table writes the policy beside the heuristics.
-func (e *evaluator) table(w io.Writer, blob []byte) error {
+func (e *evaluator) table(ctx context.Context, w io.Writer, blob []byte) error {
 	var rows []experiment.Row
-	for _, name := range loadbalance.PolicyNames() {
-		scores, err := e.heuristic(name)
+	for _, name := range e.rules() {
+		scores, err := e.heuristic(ctx, name)
 		if err != nil {
 			return err
 		}
-		report, err := experiment.NewReport(scores, e.left)
+		report, err := experiment.NewTrialReport(scores, e.left)
 		if err != nil {
 			return err
 		}
 		rows = append(rows, report.Row())
 	}
 	for _, greedy := range []bool{false, true} {
-		report, _, err := e.score(blob, greedy)
+		report, _, err := e.score(ctx, blob, greedy)
 		if err != nil {
 			return err
 		}
 		rows = append(rows, report.Row())
 	}
+	if _, err := io.WriteString(w, e.about()); err != nil {
+		return err
+	}
 	return experiment.WriteTable(w, rows)
+}
+
+// scoreTask names the task of a run in scores.json, the same for all its seeds.
+func scoreTask(cfg protocol.Config) string {
+	plain := protocol.DefaultConfig().Env
+	task := cfg.Env
+	// How the agent is rewarded and shown the loads is no part of the task.
+	task.Reward, task.RewardScale, task.TailStart, task.LoadScales = plain.Reward, plain.RewardScale, plain.TailStart, plain.LoadScales
+	if reflect.DeepEqual(task, plain) {
+		return "park_load_balance"
+	}
+	task.Workload.File = filepath.Base(task.Workload.File)
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", task))
+	return fmt.Sprintf("load_balance_%s_%x", task.Workload.Kind, sum[:4])
 }
 
 // savedAgent is the agent of a run's newest checkpoint, and that checkpoint.
@@ -148,13 +198,17 @@ func newEvaluateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "evaluate",
 		Short: "Score a run's newest checkpoint beside the heuristics",
-		Long: `Play the evaluation episodes with the parameters of a run's newest checkpoint, without learning,
-and compare the mean job completion times with those of LEFT on the same jobs. The policy is greedy
-(its most probable action) unless --sampled is given; its latents are drawn either way, from a fixed
-seed, so that the same checkpoint gives the same scores.
+		Long: `Play evaluation trials with the parameters of a run's newest checkpoint, without learning, and
+compare the mean job completion times with those of LEFT on the same jobs and servers. Each seed is a
+trial as the run trains on: a task drawn from the run's own distribution, and so many episodes of it as
+env.episodes_per_trial says, through which the policy keeps its memory. Scores are of the last episode.
+A run that trains on a trace file is evaluated on the last fifth of its jobs, the others being what it
+trains on. The policy is greedy (its most probable action) unless --sampled is given; its latents are
+drawn either way, from a fixed seed, so that the same checkpoint gives the same scores.
 
-With --json the result is one object as of 'env score': policy, seeds, mean_jct and ratio_to_left.
-With --trace the episode of the first seed is written in the format that 'env verify' reads.`,
+With --json the result is one object as of 'env score': policy, seeds, mean_jct and ratio_to_left, and,
+where a trial has several episodes, ratio_to_left_by_episode: a list of what ratio_to_left has. With
+--trace the last episode of the first seed is written in the format that 'env verify' reads.`,
 		Example: `  # The learned policy beside all heuristics.
   dreamfleet evaluate --run runs/small
 
@@ -184,14 +238,17 @@ With --trace the episode of the first seed is written in the format that 'env ve
 			if err != nil {
 				return err
 			}
-			e, err := newEvaluator(cfg, w, seeds, jobs)
+			e, err := newEvaluator(cmd.Context(), cfg, w, seeds, jobs)
 			if err != nil {
 				return err
 			}
-			if !asJSON && trace == "" {
-				return e.table(cmd.OutOrStdout(), blob)
+			if w.note != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), w.note)
 			}
-			report, actions, err := e.score(blob, !sampled)
+			if !asJSON && trace == "" {
+				return e.table(cmd.Context(), cmd.OutOrStdout(), blob)
+			}
+			report, actions, err := e.score(cmd.Context(), blob, !sampled)
 			if err != nil {
 				return err
 			}
@@ -218,15 +275,11 @@ With --trace the episode of the first seed is written in the format that 'env ve
 	return cmd
 }
 
-// record writes the first episode in the format of recorded traces.
+// record writes the last episode of the first seed's trial in the format of recorded traces.
 func (e *evaluator) record(path, policy string, actions []int) (err error) {
-	base := e.world.tasks.Base
-	recording := loadbalance.Recording{Policy: policy, Rates: base.Rates, Actions: actions}
-	if base.Workload != nil {
-		recording.Jobs = e.episodes.Jobs[0]
-	} else {
-		recording.Seed = uint32(e.seeds[0])
-		recording.Interval, recording.Shape, recording.Scale = base.Interval, base.Shape, base.Scale
+	recording, err := e.trials.Recording(policy, actions)
+	if err != nil {
+		return err
 	}
 	f, err := os.Create(path)
 	if err != nil {

@@ -47,6 +47,7 @@ func TestExitCodes(t *testing.T) {
 		{"env", exitOK, ""},
 		{"learner dmp", exitUsage, "did you mean dump?"},
 		{"config reference", exitUsage, "did you mean --reference?"},
+		{"env score --interval -3", exitUsage, "interval is -3"},
 		{"version --what", exitUsage, "unknown flag: --what"},
 		{"version what", exitUsage, "unknown command \"what\""},
 		{"nats", exitUsage, "at least one of the flags in the group [store config] is required"},

@@ -201,7 +201,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	e, err := newEvaluator(cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
+	e, err := newEvaluator(ctx, cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
 	if err != nil {
 		return err
 	}
@@ -264,6 +264,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	}
 	if err := saveConfig(dir, cfg, os.LookupEnv); err != nil {
 		return err
+	}
+	if w.note != "" {
+		fmt.Fprintln(cmd.OutOrStdout(), w.note)
 	}
 	var flow atomic.Pointer[protocol.Flow]
 	flow.Store(&protocol.Flow{})

@@ -79,8 +79,8 @@ type training struct {
 func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) (err error) {
 	t := &training{cfg: cfg, dir: dir, out: out, buses: map[protocol.Role]*protocol.Bus{}}
 	defer func() { err = errors.Join(err, t.close()) }()
-	if err := t.build(); err != nil {
-		return err
+	if err := t.build(ctx); err != nil {
+		return ended(ctx, err)
 	}
 	unlock, err := claimRun(dir, cfg)
 	if err != nil {
@@ -99,6 +99,9 @@ func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) 
 	if err := saveConfig(dir, cfg, os.LookupEnv); err != nil {
 		return err
 	}
+	if t.world.note != "" {
+		fmt.Fprintln(out, t.world.note)
+	}
 	why, err := t.run(ctx)
 	if err != nil {
 		return err
@@ -107,15 +110,15 @@ func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) 
 	if err != nil {
 		return err
 	}
-	return t.watch.report(ctx, why, blob)
+	return ended(ctx, t.watch.report(ctx, why, blob))
 }
 
 // build makes what needs no folder, so that one in which nothing can run is not claimed.
-func (t *training) build() (err error) {
+func (t *training) build(ctx context.Context) (err error) {
 	if t.world, err = newWorld(t.cfg); err != nil {
 		return err
 	}
-	if t.evaluator, err = newEvaluator(t.cfg, t.world, t.cfg.Evaluate.Seeds, t.cfg.Evaluate.Jobs); err != nil {
+	if t.evaluator, err = newEvaluator(ctx, t.cfg, t.world, t.cfg.Evaluate.Seeds, t.cfg.Evaluate.Jobs); err != nil {
 		return err
 	}
 	t.agent, err = newAgent(t.cfg, t.world)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -18,9 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dreamfleet/dreamfleet/env/loadbalance"
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/monitor"
+	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -48,7 +51,7 @@ func newest(t *testing.T, dir string) *learner.Checkpoint {
 func TestTrainEndsReportsAndResumes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	out := trainTiny(t, dir, "--steps", "1500")
-	for _, want := range []string{"the budget of 1500 environment steps is used up", "sita2_left", greedyPolicy, sampledPolicy, dir} {
+	for _, want := range []string{"the budget of 1500 environment steps is used up", "sita2_left", misledLEFT, "a trial of 2 episodes", greedyPolicy, sampledPolicy, dir} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)
 		}
@@ -75,6 +78,8 @@ func TestTrainEndsReportsAndResumes(t *testing.T) {
 	scores, err := monitor.ReadScores(filepath.Join(dir, "scores.json"))
 	if err != nil || len(scores) != 2 || len(scores[0].Xs) < 2 {
 		t.Errorf("scores %v, %v", scores, err)
+	} else if scores[0].Task == "run" || !strings.HasPrefix(scores[0].Task, "load_balance_poisson_") {
+		t.Errorf("scores are of the task %q", scores[0].Task)
 	} else if first := scores[0].Xs[0]; first > 3000 {
 		t.Errorf("the first run took %v steps, its budget was 1500", first)
 	}
@@ -84,14 +89,19 @@ func TestTrainEndsReportsAndResumes(t *testing.T) {
 		"--trace", filepath.Join(dir, "episode.jsonl.gz"))
 	var report struct {
 		Policy      string
-		MeanJCT     []float64      `json:"mean_jct"`
-		RatioToLEFT map[string]any `json:"ratio_to_left"`
+		MeanJCT     []float64        `json:"mean_jct"`
+		RatioToLEFT map[string]any   `json:"ratio_to_left"`
+		ByEpisode   []map[string]any `json:"ratio_to_left_by_episode"`
 	}
 	if err := json.Unmarshal([]byte(out), &report); code != exitOK || err != nil {
 		t.Fatalf("evaluate ended with %d: %v, %s", code, err, stderr)
 	}
-	if report.Policy != greedyPolicy || len(report.MeanJCT) != 3 || len(report.RatioToLEFT) != 4 {
+	if report.Policy != greedyPolicy || len(report.MeanJCT) != 3 || len(report.RatioToLEFT) != 4 ||
+		len(report.ByEpisode) != 2 || report.ByEpisode[1]["iqm"] != report.RatioToLEFT["iqm"] {
 		t.Errorf("report %+v", report)
+	}
+	if code, _, stderr := execute(t, "evaluate", "--run", dir, "--jobs", "-1"); code != exitUsage {
+		t.Errorf("--jobs -1: exit code %d: %s", code, stderr)
 	}
 	if code, out, stderr := execute(t, "env", "verify", filepath.Join(dir, "episode.jsonl.gz")); code != exitOK {
 		t.Errorf("the recorded episode does not verify: %s %s", out, stderr)
@@ -284,5 +294,85 @@ func TestTrainWaitsForTheServerOfTheEnvironment(t *testing.T) {
 	cancel()
 	if code := <-done; code != exitOK {
 		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
+// A run that trains on a trace is evaluated on jobs that it does not train on.
+func TestTraceIsDividedForEvaluation(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "jobs.csv")
+	text := "arrival,size\n"
+	for i := range 500 {
+		text += fmt.Sprintf("%d,%d\n", 50*i, i+1) // a size tells the job
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := protocol.PresetConfig("small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Env.Workload.Kind, cfg.Env.Workload.File, cfg.Env.EpisodeJobs, cfg.Env.Servers = "csv", file, 80, 10
+	w, err := newWorld(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(w.note, "first 400 jobs") || !strings.Contains(w.note, "last 100") {
+		t.Errorf("note %q", w.note)
+	}
+	sizes := func(workload loadbalance.Workload) (low, high int64) {
+		low = 1 << 40
+		for seed := range uint64(200) {
+			src, err := workload.Episode(seed, 80)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for {
+				j, err := src.Next()
+				if err != nil {
+					break
+				}
+				low, high = min(low, j.Size), max(high, j.Size)
+			}
+		}
+		return low, high
+	}
+	if low, high := sizes(w.tasks.Base.Workload); low > 9 || high > 400 || high < 390 {
+		t.Errorf("trains on jobs %d to %d", low, high)
+	}
+	if low, high := sizes(w.heldBack); low < 401 || low > 410 || high < 490 {
+		t.Errorf("is evaluated on jobs %d to %d", low, high)
+	}
+	if _, err := newEvaluator(t.Context(), cfg, w, "1-2", 101); err == nil || !strings.Contains(err.Error(), "101 jobs, but there are 100") {
+		t.Errorf("an episode longer than what is held back: %v", err)
+	}
+	e, err := newEvaluator(t.Context(), cfg, w, "1-2", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recording, err := e.trials.Recording("p", make([]int, 100))
+	if err != nil || recording.Jobs[0].Size != 401 {
+		t.Errorf("the evaluation's first job is %v, %v", recording.Jobs[0], err)
+	}
+}
+
+// Seeds and folders share the name of their task; other tasks have others.
+func TestScoresNameTheTask(t *testing.T) {
+	cfg := protocol.DefaultConfig()
+	cfg.Run, cfg.Seed, cfg.Env.Reward = "a", 3, "park"
+	if name := scoreTask(cfg); name != "park_load_balance" {
+		t.Errorf("Park's task is called %s", name)
+	}
+	seen := map[string]bool{}
+	for _, set := range []string{"env.episodes_per_trial=2", "env.tasks.job_interval=[50,60]", "env.permute_rates=true", "env.workload.load=0.5"} {
+		cfg := protocol.DefaultConfig()
+		if err := cfg.Set(set); err != nil {
+			t.Fatal(err)
+		}
+		name := scoreTask(cfg)
+		cfg.Seed, cfg.Run = 9, "other"
+		if again := scoreTask(cfg); again != name || !strings.HasPrefix(name, "load_balance_poisson_") || seen[name] {
+			t.Errorf("%s: %s, then %s", set, name, again)
+		}
+		seen[name] = true
 	}
 }

@@ -112,7 +112,7 @@ func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc) error {
 	for steps := int64(w.replay().Inserted); w.reach(ctx, (steps/every+1)*every); {
 		steps = int64(w.replay().Inserted)
 		if blob := w.params(); blob != nil {
-			if err := w.evaluate(blob, steps); err != nil {
+			if err := w.evaluate(ctx, blob, steps); err != nil && ctx.Err() == nil {
 				w.log.Error("evaluation failed", "error", err)
 			}
 		}
@@ -142,12 +142,12 @@ func (w *watch) params() []byte {
 }
 
 // evaluate scores parameters, greedy and sampled, and keeps the scores.
-func (w *watch) evaluate(blob []byte, steps int64) error {
+func (w *watch) evaluate(ctx context.Context, blob []byte, steps int64) error {
 	w.setPhase("evaluating")
 	defer w.setPhase("")
 	values := map[string]float64{"env/steps": float64(steps)}
 	for _, greedy := range []bool{true, false} {
-		report, _, err := w.evaluator.score(blob, greedy)
+		report, _, err := w.evaluator.score(ctx, blob, greedy)
 		if err != nil {
 			return err
 		}
@@ -159,7 +159,10 @@ func (w *watch) evaluate(blob []byte, steps int64) error {
 			w.latest = &monitor.Evaluation{EnvSteps: steps, Ratio: report.RatioToLEFT.IQM}
 			w.mu.Unlock()
 		}
-		err = monitor.AppendScore(filepath.Join(w.dir, "scores.json"), w.cfg.Run, report.Policy, w.cfg.Seed,
+		for k, ratio := range report.ByEpisode {
+			values[fmt.Sprintf("evaluation/%s_episode_%d", report.Policy, k+1)] = ratio.IQM
+		}
+		err = monitor.AppendScore(filepath.Join(w.dir, "scores.json"), scoreTask(w.cfg), report.Policy, w.cfg.Seed,
 			float64(steps), report.RatioToLEFT.IQM)
 		if err != nil {
 			return err
@@ -255,19 +258,28 @@ func (w *watch) snapshot() monitor.Snapshot {
 func (w *watch) report(ctx context.Context, why string, blob []byte) error {
 	s := w.snapshot()
 	fmt.Fprintf(w.out, "\nEnded after %d environment steps and %d updates: %s.\n", s.EnvSteps, s.TrainSteps, why)
+	err := w.results(ctx, s.EnvSteps, blob)
 	if ctx.Err() != nil {
 		fmt.Fprintf(w.out, "Everything is in %s; the same command goes on.\n", w.dir)
 		return nil
 	}
-	if err := w.evaluate(blob, s.EnvSteps); err != nil {
-		return err
-	}
-	fmt.Fprintf(w.out, "\nEvaluation seeds %s, never trained on:\n\n", w.cfg.Evaluate.Seeds)
-	if err := w.evaluator.table(w.out, blob); err != nil {
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w.out, "\nWritten to %s: config.yaml, metrics.jsonl, TensorBoard events, scores.json, log.txt and checkpoints.\n", w.dir)
 	return nil
+}
+
+// results shows the table first: what is shown does not depend on what can be written.
+func (w *watch) results(ctx context.Context, steps int64, blob []byte) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	fmt.Fprintf(w.out, "\nEvaluation seeds %s, never trained on:\n\n", w.cfg.Evaluate.Seeds)
+	if err := w.evaluator.table(ctx, w.out, blob); err != nil {
+		return err
+	}
+	return w.evaluate(ctx, blob, steps)
 }
 
 // tap publishes parameters and keeps the newest for evaluation.

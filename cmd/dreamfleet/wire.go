@@ -37,7 +37,14 @@ type world struct {
 	env   loadbalance.Config
 	tasks *loadbalance.Tasks
 	spec  env.Spec // with the RL² inputs
+
+	heldBack *loadbalance.Trace // part of a trace file that is evaluated on and not trained on, or nil
+	note     string             // says so
 }
+
+// trainedShare is that of a trace file's jobs that training draws its windows from. Evaluation has the
+// later ones.
+const trainedShare = 0.8
 
 func newWorld(cfg protocol.Config) (*world, error) {
 	e, t := cfg.Env, cfg.Env.Tasks
@@ -56,8 +63,10 @@ func newWorld(cfg protocol.Config) (*world, error) {
 		Slow: t.Slow, Fail: t.Fail, Join: t.Join, SlowFactor: span(t.SlowFactor), Outage: span(t.Outage),
 		Jobs: e.EpisodeJobs,
 	}
+	var held *loadbalance.Trace
+	var note string
 	if w := e.Workload; w.Kind != loadbalance.Poisson {
-		workload, err := loadbalance.NewWorkload(loadbalance.WorkloadConfig{
+		workload, err := newWorkload(loadbalance.WorkloadConfig{
 			Kind: w.Kind, Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale,
 			Load: w.Load, Burst: w.Burst, Period: w.Period,
 			File: w.File, Arrival: w.Arrival, Size: w.Size, Filter: w.Filter, Unit: w.Unit,
@@ -66,21 +75,40 @@ func newWorld(cfg protocol.Config) (*world, error) {
 			return nil, err
 		}
 		tasks.Base.Workload = workload
+		if trace, ok := workload.(*loadbalance.Trace); ok {
+			var train *loadbalance.Trace
+			train, held = trace.Split(trainedShare)
+			tasks.Base.Workload = train
+			note = fmt.Sprintf("%s: trains on its first %d jobs, is evaluated on the last %d", w.File, train.Jobs(), held.Jobs())
+		}
 	}
 	if err := tasks.Check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", protocol.ErrConfig, err)
 	}
-	w := &world{tasks: tasks, env: loadbalance.Config{
+	w := &world{tasks: tasks, heldBack: held, note: note, env: loadbalance.Config{
 		Servers: e.Servers, Jobs: e.EpisodeJobs, Reward: e.Reward, RewardScale: e.RewardScale, TailStart: e.TailStart,
 		LoadScales: e.LoadScales, ObserveMask: tasks.Masks(), ObserveRates: e.ObserveRates, HideRates: e.HideRates,
 	}}
 	probe, err := loadbalance.New(w.env)
 	if err != nil {
+		return nil, fmt.Errorf("%w: %w", protocol.ErrConfig, err)
+	}
+	if err := probe.Reset(&tasks.Base, 0); err != nil {
 		return nil, err
 	}
 	w.spec = probe.Spec()
 	w.spec.Obs += env.Extra
 	return w, nil
+}
+
+// newWorkload builds a workload. It is the command line or the configuration that is wrong where it
+// cannot be built, unless that is the content of a file.
+func newWorkload(cfg loadbalance.WorkloadConfig, rates []float64) (loadbalance.Workload, error) {
+	w, err := loadbalance.NewWorkload(cfg, rates)
+	if err != nil && (cfg.File == "" || cfg.Check() != nil) {
+		err = fmt.Errorf("%w: %w", protocol.ErrConfig, err)
+	}
+	return w, err
 }
 
 // trials makes the streams of one actor.

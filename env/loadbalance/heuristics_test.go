@@ -1,6 +1,7 @@
 package loadbalance
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -24,11 +25,20 @@ func episodes(t *testing.T, cfg WorkloadConfig, rates []float64, seeds []uint64,
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := NewEpisodes(w, rates, seeds, jobs)
+	e, err := NewEpisodes(t.Context(), w, rates, seeds, jobs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
+}
+
+func lowerBound(t *testing.T, e *Episodes) []float64 {
+	t.Helper()
+	bounds, err := e.LowerBound(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bounds
 }
 
 func scoreOf(t *testing.T, e *Episodes, name string, o PolicyOptions) []float64 {
@@ -40,7 +50,7 @@ func scoreOf(t *testing.T, e *Episodes, name string, o PolicyOptions) []float64 
 	if p.Name() != name {
 		t.Errorf("policy %s calls itself %s", name, p.Name())
 	}
-	scores, err := e.Score(p)
+	scores, err := e.Score(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +97,7 @@ func TestHeuristicsOnParksDefaultWorkload(t *testing.T) {
 			t.Errorf("%s: mean JCT %.2f, ratio %.4f, want %v±%v, %v±%v", c.name, jct, ratio, c.jct, c.jctOff, c.ratio, c.off)
 		}
 	}
-	bound := e.LowerBound()
+	bound := lowerBound(t, e)
 	if jct, ratio := meanOf(bound), meanRatio(bound, reference); math.Round(jct) != 287 || math.Abs(ratio-0.42) > 0.005 {
 		t.Errorf("lower bound %.2f, ratio %.4f, want 287, 0.42", jct, ratio)
 	}
@@ -202,7 +212,7 @@ func TestEveryPolicyKeepsToServersThatAreUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := episodes(t, WorkloadConfig{}, rates, []uint64{1}, 200)
-			if _, err := e.Score(p); err != nil {
+			if _, err := e.Score(t.Context(), p); err != nil {
 				t.Errorf("rates %v: %v", rates, err)
 			}
 		}
@@ -320,23 +330,23 @@ func TestLowerBoundAgainstHandComputedEpisode(t *testing.T) {
 	// One server of rate 2, two of rate 1 pooled: rate 4. Sizes 40 at 0 and 4 at 2, 1: the long job is served for 2,
 	// the short one takes 1 and is done at 3, the long one is done at 11. Total 1 + 11; alone they take 20 and 2.
 	e := &Episodes{Rates: []float64{2, 1, 1}, Seeds: []uint64{0}, Jobs: []JobList{{{0, 40}, {2, 4}}}}
-	if b := e.LowerBound()[0]; b != 11 {
+	if b := lowerBound(t, e)[0]; b != 11 {
 		t.Errorf("bound %v, want 11: the fastest server alone", b)
 	}
 	e.Rates = []float64{2, 2}
 	e.Jobs[0] = JobList{{0, 40}, {0, 40}, {0, 40}} // pooled: done at 10, 20, 30; alone 20 each
-	if b := e.LowerBound()[0]; b != 20 {
+	if b := lowerBound(t, e)[0]; b != 20 {
 		t.Errorf("bound %v, want 20", b)
 	}
 	e.Jobs[0] = append(e.Jobs[0], Job{5, 4}) // preempts at 5, takes 1: totals 11, 21, 31, 1; alone 20, 20, 20, 2
-	if b := e.LowerBound()[0]; b != 16 {
+	if b := lowerBound(t, e)[0]; b != 16 {
 		t.Errorf("bound %v, want 16: pooled", b)
 	}
 }
 
 func TestNoPolicyBeatsTheLowerBound(t *testing.T) {
 	e := episodes(t, WorkloadConfig{Interval: 400}, DefaultRates(), seedRange(1, 10), 300)
-	bounds := e.LowerBound()
+	bounds := lowerBound(t, e)
 	for _, name := range PolicyNames() {
 		for i, s := range scoreOf(t, e, name, PolicyOptions{}) {
 			if s < bounds[i] {
@@ -352,13 +362,19 @@ func TestEpisodesRefuseBadInput(t *testing.T) {
 		seeds []uint64
 		jobs  int
 	}{{nil, 10}, {[]uint64{1}, 0}, {[]uint64{1}, MaxJobs + 1}, {[]uint64{1 << 32}, 10}} {
-		if _, err := NewEpisodes(w, DefaultRates(), c.seeds, c.jobs); err == nil {
+		if _, err := NewEpisodes(t.Context(), w, DefaultRates(), c.seeds, c.jobs); err == nil {
 			t.Errorf("no error for seeds %v and %d jobs", c.seeds, c.jobs)
 		}
 	}
 	e := episodes(t, WorkloadConfig{}, []float64{-1}, []uint64{1}, 10)
-	if _, err := e.Score(new(left)); err == nil {
+	if _, err := e.Score(t.Context(), new(left)); err == nil {
 		t.Error("no error for a negative rate")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	e = episodes(t, WorkloadConfig{}, DefaultRates(), []uint64{1}, 10)
+	if _, err := e.Score(ended, new(left)); !errors.Is(err, context.Canceled) {
+		t.Errorf("scored after it was asked to stop: %v", err)
 	}
 }
 

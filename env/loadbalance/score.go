@@ -2,6 +2,7 @@ package loadbalance
 
 import (
 	"container/heap"
+	"context"
 	"errors"
 	"fmt"
 )
@@ -14,8 +15,8 @@ type Episodes struct {
 	Jobs  []JobList // one list a seed
 }
 
-// NewEpisodes records the episodes of the seeds, each of the given number of jobs (16 bytes a job).
-func NewEpisodes(w Workload, rates []float64, seeds []uint64, jobs int) (*Episodes, error) {
+// NewEpisodes records the episodes of the seeds, each of the given number of jobs (16 bytes a job), unless ctx ends.
+func NewEpisodes(ctx context.Context, w Workload, rates []float64, seeds []uint64, jobs int) (*Episodes, error) {
 	if len(seeds) == 0 {
 		return nil, errors.New("loadbalance: no seeds")
 	}
@@ -24,6 +25,9 @@ func NewEpisodes(w Workload, rates []float64, seeds []uint64, jobs int) (*Episod
 	}
 	e := &Episodes{Rates: rates, Seeds: seeds}
 	for _, seed := range seeds {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		src, err := w.Episode(seed, jobs)
 		if err != nil {
 			return nil, err
@@ -38,13 +42,16 @@ func NewEpisodes(w Workload, rates []float64, seeds []uint64, jobs int) (*Episod
 }
 
 // Score runs the policy on every episode and returns the mean job completion time of each, in time units.
-func (e *Episodes) Score(p Policy) ([]float64, error) {
+func (e *Episodes) Score(ctx context.Context, p Policy) ([]float64, error) {
 	scores := make([]float64, len(e.Seeds))
-	return scores, e.score(new(Sim), p, scores)
+	return scores, e.score(ctx, new(Sim), p, scores)
 }
 
-func (e *Episodes) score(sim *Sim, p Policy, scores []float64) error {
+func (e *Episodes) score(ctx context.Context, sim *Sim, p Policy, scores []float64) error {
 	for k, seed := range e.Seeds {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		jobs := e.Jobs[k]
 		if err := sim.Reset(e.Rates, len(jobs), &jobs); err != nil {
 			return fmt.Errorf("policy %s, seed %d: %w", p.Name(), seed, err)
@@ -68,7 +75,7 @@ func (e *Episodes) score(sim *Sim, p Policy, scores []float64) error {
 // Service times are truncated to integers, by which a server of rate r saves up to r of a job's work. The bound takes
 // sizes as they are, so it is the bound of exact service, above the strict one by less than half a percent at Park's
 // default sizes.
-func (e *Episodes) LowerBound() []float64 {
+func (e *Episodes) LowerBound(ctx context.Context) ([]float64, error) {
 	var total, fastest float64
 	for _, r := range e.Rates {
 		total += r
@@ -76,13 +83,16 @@ func (e *Episodes) LowerBound() []float64 {
 	}
 	bounds := make([]float64, len(e.Jobs))
 	for k, jobs := range e.Jobs {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		var alone float64
 		for _, j := range jobs {
 			alone += float64(int64(float64(j.Size) / fastest))
 		}
 		bounds[k] = max(pooledSRPT(jobs, total), alone) / float64(len(jobs))
 	}
-	return bounds
+	return bounds, nil
 }
 
 // pooledSRPT is the total time in system on one server of the given rate under shortest remaining processing time.

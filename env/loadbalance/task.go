@@ -30,6 +30,28 @@ type Task struct {
 // Name is the label.
 func (t *Task) Name() string { return t.Label }
 
+// Jobs returns the first n jobs of an episode: Park's own of the seed, unless the task has a workload.
+func (t *Task) Jobs(seed uint64, n int) (JobList, error) {
+	var src Source
+	switch {
+	case t.Workload != nil:
+		var err error
+		if src, err = t.Workload.Episode(seed, n); err != nil {
+			return nil, err
+		}
+	case seed > math.MaxUint32:
+		return nil, fmt.Errorf("loadbalance: seed %d, want at most %d, as Park's random streams have it", seed, uint32(math.MaxUint32))
+	default:
+		src = NewParkSource(uint32(seed), t.Interval, t.Shape, t.Scale)
+	}
+	if !none(t.IntervalDrift) || !none(t.SizeDrift) {
+		drifting := new(drift)
+		drifting.reset(src, t.IntervalDrift, t.SizeDrift, n)
+		src = drifting
+	}
+	return Record(src, n)
+}
+
 // ParkTask is Park's own problem: ten servers and its default jobs.
 func ParkTask() *Task {
 	return &Task{

@@ -61,6 +61,8 @@ type Trace struct {
 	unit  float64
 	stats TraceStats
 
+	first, jobs int // those that episodes are drawn from: where they begin, and how many
+
 	widest float64 // longest gap in time units, before rescaling
 }
 
@@ -117,8 +119,21 @@ func openTrace(cfg WorkloadConfig, open opener) (*Trace, error) {
 	if t.widest > MaxGap {
 		return nil, fmt.Errorf("%s: two jobs are %g time units apart, want at most %d", t.name, t.widest, int64(MaxGap))
 	}
+	t.jobs = s.Jobs
 	return t, nil
 }
+
+// Split divides a trace at a share of its jobs, by date: episodes of one part share no job with those of the other.
+func (t *Trace) Split(share float64) (before, after *Trace) {
+	cut := int(share * float64(t.jobs))
+	b, a := *t, *t
+	b.jobs = cut
+	a.first, a.jobs = t.first+cut, t.jobs-cut
+	return &b, &a
+}
+
+// Jobs is the number of jobs that episodes are drawn from: all, unless the trace is a part of another.
+func (t *Trace) Jobs() int { return t.jobs }
 
 // Rescale stretches all gaps by one factor, so that the whole trace offers the load to servers whose rates sum to
 // total: load = mean size / (mean gap * total).
@@ -140,11 +155,11 @@ func (t *Trace) Stats() TraceStats { return t.stats }
 
 // Episode reads the window of jobs that the seed draws, evenly among all windows of that length.
 func (t *Trace) Episode(seed uint64, jobs int) (Source, error) {
-	if jobs > t.stats.Jobs {
-		return nil, fmt.Errorf("%s: an episode of %d jobs, but the file has %d", t.name, jobs, t.stats.Jobs)
+	if jobs > t.jobs {
+		return nil, fmt.Errorf("%s: an episode of %d jobs, but there are %d to draw from", t.name, jobs, t.jobs)
 	}
-	start := rand.New(rand.NewPCG(seed, 3)).IntN(t.stats.Jobs - jobs + 1)
-	return t.window(start, jobs)
+	start := rand.New(rand.NewPCG(seed, 3)).IntN(t.jobs - jobs + 1)
+	return t.window(t.first+start, jobs)
 }
 
 func (t *Trace) window(start, jobs int) (Source, error) {

@@ -225,8 +225,25 @@ func TestEpisodesAreWindows(t *testing.T) {
 	if len(starts) < 30 {
 		t.Errorf("40 seeds have %d different windows", len(starts))
 	}
-	if _, err := tr.Episode(1, 501); err == nil || !strings.Contains(err.Error(), "the file has 500") {
+	if _, err := tr.Episode(1, 501); err == nil || !strings.Contains(err.Error(), "there are 500") {
 		t.Errorf("an episode longer than the trace: %v", err)
+	}
+	before, after := tr.Split(0.7)
+	for seed := range uint64(40) {
+		for _, c := range []struct {
+			part        *Trace
+			first, last int64
+		}{{before, 1, 350}, {after, 351, 500}} {
+			src, err := c.part.Episode(seed, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, j := range draw(t, src, 100) {
+				if j.Size < c.first || j.Size > c.last {
+					t.Fatalf("seed %d: job %d is not one of %d to %d", seed, j.Size, c.first, c.last)
+				}
+			}
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func Tune(ctx context.Context, cfg TuneConfig) (*Index, float64, error) {
 		return nil, 0, errors.New("tune: want a population of 4 or more, and a positive number of generations and of workers")
 	}
 	e := cfg.Episodes
-	reference, err := e.Score(new(left))
+	reference, err := e.Score(ctx, new(left))
 	if err != nil {
 		return nil, 0, fmt.Errorf("tune: %w", err)
 	}
@@ -114,7 +114,7 @@ type tuneRunner struct {
 
 // ratio is the mean ratio to the reference, infinite where the policy drives a backlog out of all bounds.
 func (r *tuneRunner) ratio(e *Episodes, x *Index, reference []float64) float64 {
-	if err := e.score(&r.sim, newIndexPolicy(PolicyOptions{Index: x}), r.scores); err != nil {
+	if err := e.score(context.Background(), &r.sim, newIndexPolicy(PolicyOptions{Index: x}), r.scores); err != nil {
 		return math.Inf(1)
 	}
 	var sum float64

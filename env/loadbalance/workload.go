@@ -96,6 +96,12 @@ func (c *WorkloadConfig) setDefaults() {
 	}
 }
 
+// Check validates all of a configuration but the contents of its file.
+func (c WorkloadConfig) Check() error {
+	c.setDefaults()
+	return c.validate()
+}
+
 // NewWorkload builds the workload that cfg names for servers of the given rates, which matter for cfg.Load only. A
 // trace file is read once, for its mean size and gap, and every row is validated; errors name the file and the line.
 func NewWorkload(cfg WorkloadConfig, rates []float64) (Workload, error) {
