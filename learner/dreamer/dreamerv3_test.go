@@ -163,7 +163,33 @@ func TestCriticLearningSlowCritic(t *testing.T) {
 	c := variants()["recurrent"]
 	a := newAgent(t, c)
 	slow := widen(a.slow)
-	train(t, a, 0, 1)
+	p := newBatchOf(c, 0)
+	if err := a.batch.load(c, p); err != nil {
+		t.Fatal(err)
+	}
+	a.batch.draw(c, a.rng)
+	if err := a.gradients(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tensors := a.params.Module(model.Critic).Tensors
+	critic, other := toWeights(tensors), toWeights(like(tensors, a.slow))
+	d := c.Model.Deter
+	var loss, first float64
+	for i, r := range a.returns.ret {
+		x := join(widen(a.imaginer.States.Deter[i*d:(i+1)*d]), denseStoch(c.Model, a.imaginer.States.Stoch, i))
+		w, value := float64(a.returns.weight[i])/float64(len(a.returns.ret)), critic.mlp("critic", x)
+		first += w * twoHotLoss(value, float64(r))
+		loss += w * (twoHotLoss(value, float64(r)) + twoHotLoss(value, twoHotMean(other.mlp("critic", x))))
+	}
+	if loss < 1.1*first {
+		t.Fatalf("loss %v with the second target, %v without: it would not show", loss, first)
+	}
+	at := slices.Index(lossNames, "loss/critic")
+	near(t, "critic's loss", a.program.Value(a.losses[at]), vec{loss}, 1e-4)
+
+	if _, err := a.Train(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
 	var want vec
 	for i, p := range a.params.Module(model.Critic).Data {
 		want = append(want, slow[i]+0.02*(float64(p)-slow[i]))
@@ -284,7 +310,8 @@ func TestActorLearningReinforceAndEntropy(t *testing.T) {
 }
 
 // Hyperparameters: learning rates rise linearly from zero, and belong to the
-// world model, the policy and the critic.
+// world model, the policy and the critic. With a half-life they then fall, from
+// the end of the warm-up on, but not below a tenth.
 func TestOptimizerWarmup(t *testing.T) {
 	a := newAgent(t, variants()["recurrent"]) // warm-up of 10 updates
 	for step, share := range map[int64]float64{0: 0, 1: 0.1, 5: 0.5, 10: 1, 1000: 1} {
@@ -295,7 +322,14 @@ func TestOptimizerWarmup(t *testing.T) {
 			}
 		}
 	}
-	a.cfg.Warmup, a.opt.Step = 0, 0
+	a.cfg.HalfLife = 100
+	for step, share := range map[int64]float64{0: 0, 5: 0.5, 10: 1, 110: 0.5, 60: math.Sqrt(0.5), 310: 0.125, 342: 0.1001, 343: 0.1, 1e9: 0.1} {
+		a.opt.Step = step
+		if got := a.rate(model.Encoder); math.Abs(got-share*1e-3) > 1e-7 {
+			t.Errorf("update %d: the rate that falls is %v, want %v", step, got, share*1e-3)
+		}
+	}
+	a.cfg.Warmup, a.cfg.HalfLife, a.opt.Step = 0, 0, 0
 	if got := a.rate(model.Actor); got != 3e-4 {
 		t.Errorf("rate without warm-up is %v", got)
 	}

@@ -169,13 +169,20 @@ func recompute(t *testing.T, file []byte) {
 	if got := number("after/step"); got != count+1 {
 		t.Errorf("step %v after step %v", got, count)
 	}
+	share := count / float64(c.Warmup)
+	if start := float64(c.Warmup); count >= start {
+		share = 1
+		if c.HalfLife > 0 {
+			share = max(0.1, math.Pow(2, -(count-start)/float64(c.HalfLife)))
+		}
+	}
 	slow := d.group("before/slow/")
 	for name, p := range before {
 		rate := map[string]float64{"actor": c.ActorRate, "critic": c.CriticRate}[strings.Split(name, "/")[0]]
 		if rate == 0 {
 			rate = c.ModelRate
 		}
-		rate *= min(1, count/float64(c.Warmup))
+		rate *= share
 		mean, square := widen(d.values("before/momentum/"+name)), widen(d.values("before/mean_square/"+name))
 		p = naiveLaProp(p, mean, square, grads[name], c.Clip, rate, count+1)
 		near(t, "momentum of "+name, d.values("after/momentum/"+name), mean, 1e-5)
@@ -193,13 +200,6 @@ func recompute(t *testing.T, file []byte) {
 // naiveLaProp clips one tensor's gradient adaptively and makes the step-th
 // update. It changes mean and square and returns the parameters.
 func naiveLaProp(p, mean, square, grad vec, clip, rate, step float64) vec {
-	norm := func(x vec) float64 {
-		var s float64
-		for _, v := range x {
-			s += v * v
-		}
-		return math.Sqrt(s)
-	}
 	factor := 1 / max(1, norm(grad)/(clip*max(1e-3, norm(p))))
 	next := make(vec, len(p))
 	for i, g := range grad {

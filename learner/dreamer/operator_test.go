@@ -22,15 +22,30 @@ type bench struct {
 
 func newBench(t *testing.T, c Config) *bench {
 	a := newAgent(t, c)
-	if err := a.batch.load(c, newBatchOf(c, 1)); err != nil {
+	b := &bench{Agent: a, rng: rand.New(rand.NewPCG(1, 1)), rows: c.BatchSize * c.BatchLength}
+	b.observe = &observeOp{model.NewObserver(c.Model, c.BatchLength, c.BatchSize, b.pool), b.feat, &b.batch.sequence}
+	b.load(t, 1)
+	return b
+}
+
+// load computes the operators' inputs of a batch.
+func (b *bench) load(t *testing.T, seed uint64) {
+	t.Helper()
+	if err := b.batch.load(b.cfg, newBatchOf(b.cfg, seed)); err != nil {
 		t.Fatal(err)
 	}
-	a.batch.draw(c, a.rng)
-	b := &bench{Agent: a, rng: rand.New(rand.NewPCG(1, 1)), rows: c.BatchSize * c.BatchLength}
+	b.batch.draw(b.cfg, b.Agent.rng)
 	b.embed = run(t, &encodeOp{b.mlp(model.Encoder, b.rows)}, b.module(model.Encoder), b.batch.obs)
-	b.observe = &observeOp{model.NewObserver(c.Model, c.BatchLength, c.BatchSize, b.pool), b.feat, &b.batch.sequence}
 	b.features = run(t, b.observe, b.module(model.RSSM), b.embed)
-	return b
+}
+
+// twice runs a test on two batches, so that what the first one leaves behind
+// would show in the second.
+func (b *bench) twice(t *testing.T, f func()) {
+	for seed := range uint64(2) {
+		b.load(t, 2-seed)
+		f()
+	}
 }
 
 func (b *bench) mlp(module string, rows int) *model.MLP {
@@ -145,25 +160,29 @@ func TestEncodeOperator(t *testing.T) {
 // stop there, and pass the straight-through or reparameterised samples.
 func TestObserveOperator(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, b *bench) {
-		m := b.cfg.Model
-		at := toWeights(b.params.Module(model.RSSM).Tensors)
-		at[input] = widen(b.embed)
-		var hold freezer
-		f := func(w weights) vec {
-			states, logits := w.observe(m, split(w[input], m.Units), &b.batch.sequence, b.feat.states.Stoch, &hold)
-			var deter, stoch vec
-			for _, s := range states {
-				deter, stoch = append(deter, s.deter...), append(stoch, s.stoch...)
-			}
-			return join(deter, stoch, flat(logits))
-		}
-		near(t, "features", b.features, f(at), 1e-5)
-		dout := b.cotangent(len(b.features))
-		in := [][]float32{b.module(model.RSSM), b.embed}
-		din := back(t, b.observe, b.features, dout, in, 0, 1)
-		grads := append(b.gradient(model.RSSM, din[0]), model.Tensor{Name: input, Data: din[1]})
-		checkGradients(t, func(w weights) float64 { hold.again(); return dot(f(w), dout) }, at, grads)
+		b.twice(t, func() { checkObserve(t, b) })
 	})
+}
+
+func checkObserve(t *testing.T, b *bench) {
+	m := b.cfg.Model
+	at := toWeights(b.params.Module(model.RSSM).Tensors)
+	at[input] = widen(b.embed)
+	var hold freezer
+	f := func(w weights) vec {
+		states, logits := w.observe(m, split(w[input], m.Units), &b.batch.sequence, b.feat.states.Stoch, &hold)
+		var deter, stoch vec
+		for _, s := range states {
+			deter, stoch = append(deter, s.deter...), append(stoch, s.stoch...)
+		}
+		return join(deter, stoch, flat(logits))
+	}
+	near(t, "features", b.features, f(at), 1e-5)
+	dout := b.cotangent(len(b.features))
+	in := [][]float32{b.module(model.RSSM), b.embed}
+	din := back(t, b.observe, b.features, dout, in, 0, 1)
+	grads := append(b.gradient(model.RSSM, din[0]), model.Tensor{Name: input, Data: din[1]})
+	checkGradients(t, func(w weights) float64 { hold.again(); return dot(f(w), dout) }, at, grads)
 }
 
 func TestHeadOperators(t *testing.T) {
@@ -299,6 +318,9 @@ func TestLossOperators(t *testing.T) {
 		near(t, "total", run(t, op, in...), vec{3 - 1.5 + 14}, 1e-6)
 		din := back(t, op, nil, []float32{10}, in, 0, 1, 2)
 		near(t, "gradient", slices.Concat(din...), vec{10, 3, 20}, 1e-6)
+		at := weights{"a": {3}, "b": {-5}, "c": {7}}
+		checkGradients(t, func(w weights) float64 { return 10 * (w["a"][0] + 0.3*w["b"][0] + 2*w["c"][0]) }, at,
+			[]model.Tensor{{Name: "a", Data: din[0]}, {Name: "b", Data: din[1]}, {Name: "c", Data: din[2]}})
 	})
 }
 
@@ -306,75 +328,79 @@ func TestLossOperators(t *testing.T) {
 // through its GRU, and the actor's loss on it.
 func TestImagineAndActorOperators(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, b *bench) {
-		c, m := b.cfg, b.cfg.Model
-		k, h := c.starts(), c.ImagineLength
-		n := k * c.BatchSize
-		start := (c.BatchLength - k) * c.BatchSize
-		op := &imagineOp{b.imaginer, b.feat, &b.batch.sequence, &b.batch.rollout, h * n * m.Actions}
-		in := [][]float32{b.module(model.Actor), b.module(model.RSSM), b.module(model.Prior), b.features}
-		logits := run(t, op, in...)
-
-		at := toWeights(b.params.Tensors())
-		var hold freezer
-		var imagined []refState
-		var priors []vec
-		f := func(w weights) []vec {
-			before := w.roll(m, b.states(), b.batch.sequence.First, b.batch.rollout.PolicyStart, &hold)
-			states, logits, p := w.imagine(m, b.states()[start:], before[start:], h, b.imaginer.Actions, b.imaginer.States.Stoch, b.batch.rollout.Draw, &hold)
-			if !hold.replay {
-				imagined, priors = states, p
-				near(t, "policy states", b.imaginer.PolicyStates(), flat(before), 1e-5)
-			}
-			return logits
-		}
-		want := f(at)
-		near(t, "policy logits", logits, flat(want), 1e-4)
-		var deter vec
-		for _, s := range imagined {
-			deter = append(deter, s.deter...)
-		}
-		near(t, "imagined states", b.imaginer.States.Deter, deter, 1e-5)
-		for i, p := range priors {
-			checkPicks(t, "imagined latents", m, p, b.batch.rollout.Draw[i*m.Stoch:(i+1)*m.Stoch], b.imaginer.States.Stoch.Index[(n+i)*m.Stoch:(n+i+1)*m.Stoch])
-		}
-		var probs []vec
-		for i, l := range want {
-			row := (start + i%n) * m.Actions
-			probs = append(probs, actionProbs(m, l, b.batch.rollout.Mask[row:row+m.Actions]))
-			checkPick(t, "imagined action", probs[i], b.batch.rollout.ActionDraw[i], b.imaginer.Actions[i])
-		}
-		near(t, "action probabilities", b.imaginer.Probs, flat(probs), 1e-5)
-
-		dout := b.cotangent(len(logits))
-		din := back(t, op, logits, dout, in, 0)
-		checkGradients(t, func(w weights) float64 { hold.again(); return dot(flat(f(w)), dout) }, at, b.gradient(model.Actor, din[0]))
-
-		// Reinforce with entropy, as a function of the logits.
-		actor := &actorOp{cfg: c, net: b.imaginer, returns: b.returns, active: true, dp: make([]float32, len(logits))}
-		copy(b.returns.advantage, b.cotangent(h*n))
-		for i := range b.returns.weight {
-			b.returns.weight[i] = b.rng.Float32()
-		}
-		checkLoss(t, actor, logits, func(x vec) float64 {
-			var sum float64
-			for i, l := range split(x, m.Actions) {
-				row := (start + i%n) * m.Actions
-				p := actionProbs(m, l, b.batch.rollout.Mask[row:row+m.Actions])
-				var entropy float64
-				for _, v := range p {
-					if v > 0 {
-						entropy -= v * math.Log(v)
-					}
-				}
-				sum -= float64(b.returns.weight[i]) * (float64(b.returns.advantage[i])*math.Log(p[b.imaginer.Actions[i]]) + c.Entropy*entropy)
-			}
-			return sum / float64(h*n)
-		})
-		actor.active = false
-		if loss := run(t, actor, logits); loss[0] != 0 {
-			t.Errorf("loss of a waiting policy is %v", loss[0])
-		}
+		b.twice(t, func() { checkImagineAndActor(t, b) })
 	})
+}
+
+func checkImagineAndActor(t *testing.T, b *bench) {
+	c, m := b.cfg, b.cfg.Model
+	k, h := c.starts(), c.ImagineLength
+	n := k * c.BatchSize
+	start := (c.BatchLength - k) * c.BatchSize
+	op := &imagineOp{b.imaginer, b.feat, &b.batch.sequence, &b.batch.rollout, h * n * m.Actions}
+	in := [][]float32{b.module(model.Actor), b.module(model.RSSM), b.module(model.Prior), b.features}
+	logits := run(t, op, in...)
+
+	at := toWeights(b.params.Tensors())
+	var hold freezer
+	var imagined []refState
+	var priors []vec
+	f := func(w weights) []vec {
+		before := w.roll(m, b.states(), b.batch.sequence.First, b.batch.rollout.PolicyStart, &hold)
+		states, logits, p := w.imagine(m, b.states()[start:], before[start:], h, b.imaginer.Actions, b.imaginer.States.Stoch, b.batch.rollout.Draw, &hold)
+		if !hold.replay {
+			imagined, priors = states, p
+			near(t, "policy states", b.imaginer.PolicyStates(), flat(before), 1e-5)
+		}
+		return logits
+	}
+	want := f(at)
+	near(t, "policy logits", logits, flat(want), 1e-4)
+	var deter vec
+	for _, s := range imagined {
+		deter = append(deter, s.deter...)
+	}
+	near(t, "imagined states", b.imaginer.States.Deter, deter, 1e-5)
+	for i, p := range priors {
+		checkPicks(t, "imagined latents", m, p, b.batch.rollout.Draw[i*m.Stoch:(i+1)*m.Stoch], b.imaginer.States.Stoch.Index[(n+i)*m.Stoch:(n+i+1)*m.Stoch])
+	}
+	var probs []vec
+	for i, l := range want {
+		row := (start + i%n) * m.Actions
+		probs = append(probs, actionProbs(m, l, b.batch.rollout.Mask[row:row+m.Actions]))
+		checkPick(t, "imagined action", probs[i], b.batch.rollout.ActionDraw[i], b.imaginer.Actions[i])
+	}
+	near(t, "action probabilities", b.imaginer.Probs, flat(probs), 1e-5)
+
+	dout := b.cotangent(len(logits))
+	din := back(t, op, logits, dout, in, 0)
+	checkGradients(t, func(w weights) float64 { hold.again(); return dot(flat(f(w)), dout) }, at, b.gradient(model.Actor, din[0]))
+
+	// Reinforce with entropy, as a function of the logits.
+	actor := &actorOp{cfg: c, net: b.imaginer, returns: b.returns, active: true, dp: make([]float32, len(logits))}
+	copy(b.returns.advantage, b.cotangent(h*n))
+	for i := range b.returns.weight {
+		b.returns.weight[i] = b.rng.Float32()
+	}
+	checkLoss(t, actor, logits, func(x vec) float64 {
+		var sum float64
+		for i, l := range split(x, m.Actions) {
+			row := (start + i%n) * m.Actions
+			p := actionProbs(m, l, b.batch.rollout.Mask[row:row+m.Actions])
+			var entropy float64
+			for _, v := range p {
+				if v > 0 {
+					entropy -= v * math.Log(v)
+				}
+			}
+			sum -= float64(b.returns.weight[i]) * (float64(b.returns.advantage[i])*math.Log(p[b.imaginer.Actions[i]]) + c.Entropy*entropy)
+		}
+		return sum / float64(h*n)
+	})
+	actor.active = false
+	if loss := run(t, actor, logits); loss[0] != 0 {
+		t.Errorf("loss of a waiting policy is %v", loss[0])
+	}
 }
 
 // checkPick checks that a draw falls into the class that was taken, up to

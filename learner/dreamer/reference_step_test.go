@@ -53,7 +53,7 @@ func (s *refStep) losses(w weights, f *freezer, r *refResult) []float64 {
 	embed := make([]vec, rows)
 	for i := range rows {
 		for _, v := range s.obs[i*m.Obs : (i+1)*m.Obs] {
-			target[i] = append(target[i], model.Symlog(float64(v)))
+			target[i] = append(target[i], symlog(float64(v)))
 		}
 		embed[i] = w.mlp("encoder", target[i])
 	}
@@ -178,10 +178,8 @@ func (s *refStep) behaviour(heads [4][]vec, r *refResult) {
 	}
 	for i := range r.advantage {
 		r.advantage[i] /= scale
-		if x := r.advantage[i]; c.ScaleByAdvantage && x < 0 {
-			r.advantage[i] = -math.Log(1 - x)
-		} else if c.ScaleByAdvantage {
-			r.advantage[i] = math.Log(1 + x)
+		if c.ScaleByAdvantage {
+			r.advantage[i] = symlog(r.advantage[i])
 		}
 	}
 	alone := append(vec(nil), r.advantage...)

@@ -294,10 +294,24 @@ func klLoss(c model.Config, free float64, post, prior []vec, f *freezer) float64
 func bins(n int) vec {
 	b := make(vec, n)
 	for i := range b {
-		b[i] = model.Symexp(-20 + 40*float64(i)/float64(n-1))
+		b[i] = symexp(-20 + 40*float64(i)/float64(n-1))
 	}
 	b[n/2] = 0
 	return b
+}
+
+func symexp(x float64) float64 {
+	if x < 0 {
+		return 1 - math.Exp(-x)
+	}
+	return math.Exp(x) - 1
+}
+
+func symlog(x float64) float64 {
+	if x < 0 {
+		return -math.Log(1 - x)
+	}
+	return math.Log(1 + x)
 }
 
 // twoHotMean is the expected bin.

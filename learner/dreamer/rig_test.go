@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/dreamfleet/dreamfleet/model"
@@ -24,10 +25,15 @@ func variants() map[string]Config {
 	feedForward := base
 	feedForward.Model.Recurrent, feedForward.Model.Blocks, feedForward.Model.Layers = false, 1, 1
 	feedForward.ImagineLast, feedForward.ImagineGroup = 0, 3
+	feedForward.HalfLife = 50
 	gaussian := base
 	gaussian.Model.Gaussian, gaussian.Model.Blocks, gaussian.Model.Stoch = true, 4, 2
 	gaussian.ScaleByAdvantage, gaussian.ImagineGroup = true, 4
-	return map[string]Config{"recurrent": base, "feed-forward": feedForward, "gaussian": gaussian}
+	// So many sequences and rollouts that the scans take them in several blocks,
+	// the last of them smaller.
+	blocks := base
+	blocks.BatchSize, blocks.BatchLength, blocks.ImagineLast, blocks.ImagineLength = 12, 6, 6, 2
+	return map[string]Config{"recurrent": base, "feed-forward": feedForward, "gaussian": gaussian, "blocks": blocks}
 }
 
 // newAgent makes an agent whose parameters are all away from their initial
@@ -61,9 +67,10 @@ func newAgent(t testing.TB, c Config) *Agent {
 	return a
 }
 
-// newBatchOf makes a batch with trial borders inside its sequences: sequence 0
-// starts a trial at its first step, sequence 1 in its middle, where the trial
-// before ends; the others begin in the middle of a trial, from a context.
+// newBatchOf makes a batch with trial borders inside its sequences: of every five
+// the first starts a trial at its first step, the second in its middle, where the
+// trial before ends, the third at its last step, and the others lie in the middle
+// of a trial. Most begin from a context.
 func newBatchOf(c Config, seed uint64) *protocol.Batch {
 	r := rand.New(rand.NewPCG(seed, 5))
 	m := c.Model
@@ -98,16 +105,18 @@ func newBatchOf(c Config, seed uint64) *protocol.Batch {
 		m.PackContext(p.Context[b*p.ContextLen:(b+1)*p.ContextLen], s, policy, int32(r.IntN(m.Actions)))
 	}
 	first := func(b, t int) { p.Flags[b*p.Length+t] = flagFirst | 2; p.Reward[b*p.Length+t] = 0 }
-	first(0, 0)
-	if p.Size > 1 {
-		mid := p.Length - 2
-		p.Flags[p.Length+mid-1] = flagLast | flagTerminal
-		first(1, mid)
-	}
-	if p.Size > 2 {
-		// A trial that was cut: the return goes on behind its last step.
-		p.Flags[2*p.Length+p.Length-2] = flagLast
-		first(2, p.Length-1)
+	for b := range p.Size {
+		switch end := (b + 1) * p.Length; b % 5 {
+		case 0:
+			first(b, 0)
+		case 1:
+			p.Flags[end-3] = flagLast | flagTerminal
+			first(b, p.Length-2)
+		case 2:
+			// A trial that was cut: the return goes on behind its last step.
+			p.Flags[end-2] = flagLast
+			first(b, p.Length-1)
+		}
 	}
 	return p
 }
@@ -144,89 +153,133 @@ func like(tensors []model.Tensor, data []float32) []model.Tensor {
 
 const gradientTolerance = 2e-3
 
-// checkTensor compares a gradient with the central difference of loss along the
-// gradient's own direction. scale is the size of gradients in whose presence
-// this one counts as zero; a zero gradient is checked along a random direction.
-func checkTensor(loss func(weights) float64, at weights, name string, grad []float32, scale float64) error {
-	direction := widen(grad)
-	var norm float64
-	for _, g := range direction {
-		norm += g * g
-	}
-	norm = math.Sqrt(norm)
-	tolerance := gradientTolerance * norm
-	claimed := norm
-	if !(norm > 1e-7*scale) {
-		r := rand.New(rand.NewPCG(11, 12))
-		norm, claimed = 0, 0
-		for i := range direction {
-			direction[i] = r.NormFloat64()
-			norm += direction[i] * direction[i]
-		}
-		norm = math.Sqrt(norm)
-		tolerance = 1e-5 * scale
-	}
+// slope is the derivative of loss along a direction in one tensor, the central
+// difference over a step of length eps.
+func slope(loss func(weights) float64, at weights, name string, direction vec) float64 {
 	const eps = 1e-5
+	by := eps / norm(direction)
 	original := at[name]
-	if len(original) != len(grad) {
-		return fmt.Errorf("%s: gradient of %d values for %d parameters", name, len(grad), len(original))
-	}
 	move := func(by float64) float64 {
 		moved := append(vec(nil), original...)
 		for i := range moved {
-			moved[i] += by * direction[i] / norm
+			moved[i] += by * direction[i]
 		}
 		at[name] = moved
 		return loss(at)
 	}
-	measured := (move(eps) - move(-eps)) / (2 * eps)
+	d := (move(by) - move(-by)) / (2 * by)
 	at[name] = original
-	if !(math.Abs(measured-claimed) <= tolerance) {
-		return fmt.Errorf("%s: slope %.9g along the gradient, of norm %.9g", name, measured, claimed)
+	return d
+}
+
+func norm(x vec) float64 {
+	var sum float64
+	for _, v := range x {
+		sum += v * v
+	}
+	return math.Sqrt(sum)
+}
+
+// probe is the slope of a loss along a direction in one tensor.
+type probe struct {
+	direction vec
+	slope     float64
+}
+
+// probes measures along two random directions, with which no gradient has
+// anything to do. Their values are of size one, so that the gradient's product
+// with them is about as large as its norm.
+func probes(loss func(weights) float64, at weights, name string) []probe {
+	r := rand.New(rand.NewPCG(11, 12))
+	all := make([]probe, 2)
+	for k := range all {
+		d := make(vec, len(at[name]))
+		for i := range d {
+			d[i] = r.NormFloat64()
+		}
+		all[k] = probe{d, slope(loss, at, name, d)}
+	}
+	return all
+}
+
+// checkTensor compares the gradient of one tensor with the slopes along the
+// probes, where a value that is missing shows, and along itself, where one that
+// is too large shows best. scale is the size of gradients in whose presence this
+// one counts as zero.
+func checkTensor(loss func(weights) float64, at weights, name string, grad []float32, scale float64, along []probe) error {
+	if len(at[name]) != len(grad) {
+		return fmt.Errorf("%s: gradient of %d values for %d parameters", name, len(grad), len(at[name]))
+	}
+	claimed := widen(grad)
+	size := norm(claimed)
+	zero := !(size > 1e-7*scale)
+	tolerance := gradientTolerance * size
+	if zero {
+		tolerance = 1e-5 * scale * math.Sqrt(float64(len(grad)))
+	}
+	for _, p := range along {
+		if want := dot(p.direction, grad); !(math.Abs(p.slope-want) <= tolerance) {
+			return fmt.Errorf("%s: slope %.9g along a random direction, by the gradient %.9g; its norm is %.9g", name, p.slope, want, size)
+		}
+	}
+	if zero {
+		return nil
+	}
+	if measured := slope(loss, at, name, claimed) / size; !(math.Abs(measured-size) <= tolerance) {
+		return fmt.Errorf("%s: slope %.9g along the gradient, of norm %.9g", name, measured, size)
 	}
 	return nil
 }
 
 // checkGradients checks every tensor, and as negative controls that the same
-// check refuses gradients that are 5 % too large, and whose values are in the
-// wrong places.
+// check refuses gradients that are 5 % too large, whose values are in the wrong
+// places, and of which a half is missing.
 func checkGradients(t *testing.T, loss func(weights) float64, at weights, grads []model.Tensor) {
 	t.Helper()
 	var scale float64
 	for _, g := range grads {
-		for _, v := range g.Data {
-			scale += float64(v) * float64(v)
-		}
+		scale = math.Hypot(scale, norm(widen(g.Data)))
 	}
-	scale = math.Sqrt(scale)
 	if scale == 0 {
 		t.Error("all gradients are zero")
 	}
 	for _, g := range grads {
-		if err := checkTensor(loss, at, g.Name, g.Data, scale); err != nil {
+		along := probes(loss, at, g.Name)
+		if err := checkTensor(loss, at, g.Name, g.Data, scale, along); err != nil {
 			t.Error(err)
 			continue
 		}
-		var norm float64
-		wrong := make([]float32, len(g.Data))
-		for i, v := range g.Data {
-			norm += float64(v) * float64(v)
-			wrong[i] = 1.05 * v
-		}
-		if !(math.Sqrt(norm) > 1e-6*scale) {
+		size := norm(widen(g.Data))
+		if !(size > 1e-6*scale) {
 			continue
 		}
-		if checkTensor(loss, at, g.Name, wrong, scale) == nil {
-			t.Errorf("%s: a gradient that is 5 %% too large passes", g.Name)
+		refused := func(what string, change func(wrong []float32)) {
+			t.Helper()
+			wrong := slices.Clone(g.Data)
+			change(wrong)
+			if checkTensor(loss, at, g.Name, wrong, scale, along) == nil {
+				t.Errorf("%s: a gradient %s passes", g.Name, what)
+			}
 		}
-		if len(wrong) < 3 {
+		refused("that is 5 % too large", func(wrong []float32) {
+			for i := range wrong {
+				wrong[i] *= 1.05
+			}
+		})
+		if len(g.Data) < 3 {
 			continue
 		}
-		copy(wrong, g.Data[1:])
-		wrong[len(wrong)-1] = g.Data[0]
-		if checkTensor(loss, at, g.Name, wrong, scale) == nil {
-			t.Errorf("%s: a gradient shifted by one place passes", g.Name)
-		}
+		refused("shifted by one place", func(wrong []float32) {
+			copy(wrong, g.Data[1:])
+			wrong[len(wrong)-1] = g.Data[0]
+		})
+		refused("with a half of zeros", func(wrong []float32) {
+			half := wrong[:len(wrong)/2]
+			if norm(widen(half)) < size/2 { // it has too little to lose
+				half = wrong[len(wrong)/2:]
+			}
+			clear(half)
+		})
 	}
 }
 
