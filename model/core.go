@@ -114,9 +114,7 @@ type coreCache struct {
 
 	in      [3]*cache
 	mix     *cache
-	pre     [3][]float32 // gate pre-activations
-	act     [3][]float32 // gate activations
-	dpre    [3][]float32
+	gates   gruCache
 	dmix    []float32
 	dhidden []float32 // scratch: gradient of an input layer's output
 }
@@ -128,17 +126,54 @@ func newCoreCache(c *Config, rows, rowBlock int, backward bool) *coreCache {
 	}
 	for i := range k.in {
 		k.in[i] = newCache(rows, rowBlock, c.Hidden, backward)
-		k.pre[i] = make([]float32, rows*c.Deter)
-		k.act[i] = make([]float32, rows*c.Deter)
-		if backward {
-			k.dpre[i] = make([]float32, rows*c.Deter)
-		}
 	}
+	k.gates = newGRUCache(rows, c.Deter)
 	if backward {
 		k.dmix = make([]float32, rows*c.Deter)
 		k.dhidden = make([]float32, rows*c.Hidden)
 	}
 	return k
+}
+
+// gruCache is what the element-wise part of a GRU keeps over some rows: the
+// candidate before its activation, and the activations, whose place the
+// gradients of all three pre-activations take. Reset and update are activated in
+// place.
+type gruCache struct {
+	n    int
+	cand []float32    // rows × n
+	act  [3][]float32 // reset, candidate, update
+}
+
+func newGRUCache(rows, n int) gruCache {
+	g := gruCache{n: n, cand: make([]float32, rows*n)}
+	for i := range g.act {
+		g.act[i] = make([]float32, rows*n)
+	}
+	return g
+}
+
+// preRows is where the pre-activations of a gate are to be written.
+func (g *gruCache) preRows(gate, lo, hi int) []float32 {
+	if gate == 1 {
+		return g.cand[lo*g.n : hi*g.n]
+	}
+	return g.act[gate][lo*g.n : hi*g.n]
+}
+
+// dpreRows is where back leaves the gradient of a gate's pre-activations.
+func (g *gruCache) dpreRows(gate, lo, hi int) []float32 { return g.act[gate][lo*g.n : hi*g.n] }
+
+// forward computes the state after h.
+func (g *gruCache) forward(next, h []float32, lo, hi int) {
+	r, c, u := g.dpreRows(0, lo, hi), g.dpreRows(1, lo, hi), g.dpreRows(2, lo, hi)
+	kernel.GRU(next, h, r, g.preRows(1, lo, hi), u, r, c, u)
+}
+
+// back takes the gradient of the state after h and adds that of h to dh.
+func (g *gruCache) back(dh, dnext, h []float32, lo, hi int) {
+	r, c, u := g.dpreRows(0, lo, hi), g.dpreRows(1, lo, hi), g.dpreRows(2, lo, hi)
+	kernel.GRUBackward(dh, r, c, u, dnext, h, g.preRows(1, lo, hi), r, c, u)
 }
 
 // forward advances rows [lo, hi).
@@ -169,12 +204,9 @@ func (k *core) forward(a *coreCache, lo, hi int) {
 	k.mix.activate(a.mix, lo, hi)
 	y := a.mix.yRows(lo, hi)
 	for i := range k.gates {
-		pre := a.pre[i][lo*d : hi*d]
-		k.gates[i].start(pre, y, k.biases[i].of(k.params))
+		k.gates[i].start(a.gates.preRows(i, lo, hi), y, k.biases[i].of(k.params))
 	}
-	s, e := lo*d, hi*d
-	kernel.GRU(a.next[s:e], from.Deter, a.pre[0][s:e], a.pre[1][s:e], a.pre[2][s:e],
-		a.act[0][s:e], a.act[1][s:e], a.act[2][s:e])
+	a.gates.forward(a.next[lo*d:hi*d], from.Deter, lo, hi)
 }
 
 // back takes the gradient of next in rows [lo, hi) and adds the gradients of
@@ -184,24 +216,22 @@ func (k *core) back(a *coreCache, dnext, dfrom, dz []float32, lo, hi, block int)
 	c := k.cfg
 	d, h := c.Deter, c.Hidden
 	s, e := lo*d, hi*d
-	kernel.GRUBackward(dfrom, a.dpre[0][s:e], a.dpre[1][s:e], a.dpre[2][s:e], dnext,
-		a.from.Deter[s:e], a.pre[1][s:e], a.act[0][s:e], a.act[1][s:e], a.act[2][s:e])
+	a.gates.back(dfrom, dnext, a.from.Deter[s:e], lo, hi)
 	dy := a.dmix[s:e]
 	for i := range k.gates {
-		k.gates[i].back(dy, a.dpre[i][s:e], i > 0)
+		k.gates[i].back(dy, a.gates.dpreRows(i, lo, hi), i > 0)
 	}
-	k.mix.activateBack(a.mix, dy, lo, hi, block)
-	dpre := a.mix.dpreRows(lo, hi)
+	dpre := k.mix.activateBack(a.mix, dy, lo, hi, block)
 	k.mixH.back(dfrom, dpre, true)
 	dx := a.dhidden[lo*h : hi*h]
 	for i, l := range k.in {
 		k.mix.denseBack(i, dx, h, dpre, false)
-		l.activateBack(a.in[i], dx, lo, hi, block)
+		din := l.activateBack(a.in[i], dx, lo, hi, block)
 		switch i {
 		case 0:
-			l.denseBack(0, dfrom, d, a.in[i].dpreRows(lo, hi), true)
+			l.denseBack(0, dfrom, d, din, true)
 		case 1:
-			l.denseBack(0, dz, c.StochLen(), a.in[i].dpreRows(lo, hi), true)
+			l.denseBack(0, dz, c.StochLen(), din, true)
 		}
 	}
 }
@@ -211,25 +241,25 @@ func (k *core) back(a *coreCache, dnext, dfrom, dz []float32, lo, hi, block int)
 func (k *core) grads(a *coreCache, grad *[]float32) []func() {
 	c := k.cfg
 	list := []func(){
-		func() { k.in[0].denseGrad(*grad, 0, a.from.Deter, c.Deter, a.in[0].dpre) },
-		func() { k.mixH.grad(*grad, a.from.Deter, a.mix.dpre) },
-		func() { k.in[1].stochGrad(*grad, 0, a.from.Stoch, c, a.in[1].dpre) },
+		func() { k.in[0].denseGrad(*grad, 0, a.from.Deter, c.Deter, a.in[0].pre) },
+		func() { k.mixH.grad(*grad, a.from.Deter, a.mix.pre) },
+		func() { k.in[1].stochGrad(*grad, 0, a.from.Stoch, c, a.in[1].pre) },
 	}
 	for i := range k.gates {
-		list = append(list, func() { k.gates[i].grad(*grad, a.mix.y, a.dpre[i]) })
+		list = append(list, func() { k.gates[i].grad(*grad, a.mix.y, a.gates.act[i]) })
 	}
 	for i := range k.in {
-		list = append(list, func() { k.mix.denseGrad(*grad, i, a.in[i].y, c.Hidden, a.mix.dpre) })
+		list = append(list, func() { k.mix.denseGrad(*grad, i, a.in[i].y, c.Hidden, a.mix.pre) })
 	}
 	return append(list, func() {
-		k.in[2].oneHotGrad(*grad, 0, a.action, 1, a.in[2].dpre)
+		k.in[2].oneHotGrad(*grad, 0, a.action, 1, a.in[2].pre)
 		for i, l := range k.in {
-			l.biasGrad(*grad, a.in[i].dpre)
+			l.biasGrad(*grad, a.in[i].pre)
 			l.scaleGrad(a.in[i], *grad)
 		}
-		k.mix.biasGrad(*grad, a.mix.dpre)
+		k.mix.biasGrad(*grad, a.mix.pre)
 		k.mix.scaleGrad(a.mix, *grad)
-		for i, dpre := range a.dpre {
+		for i, dpre := range a.gates.act {
 			kernel.ColumnSums(k.biases[i].of(*grad), dpre, c.Deter, len(dpre)/c.Deter, c.Deter, false)
 		}
 	})

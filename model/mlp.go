@@ -192,13 +192,13 @@ func (m *MLP) gradJobs() []func() {
 			case x == nil:
 				x = m.input.States.Deter
 			}
-			l.denseGrad(m.grad, 0, x, l.parts[0].in, c.dpre)
+			l.denseGrad(m.grad, 0, x, l.parts[0].in, c.pre)
 		})
 		if len(l.parts) > 1 {
-			list = append(list, func() { l.stochGrad(m.grad, 1, m.input.States.Stoch, &m.cfg, c.dpre) })
+			list = append(list, func() { l.stochGrad(m.grad, 1, m.input.States.Stoch, &m.cfg, c.pre) })
 		}
 		list = append(list, func() {
-			l.biasGrad(m.grad, c.dpre)
+			l.biasGrad(m.grad, c.pre)
 			l.scaleGrad(c, m.grad)
 		})
 	}
@@ -211,17 +211,17 @@ func (m *MLP) backBlocks(from, to int) {
 	for b := from; b < to; b++ {
 		lo, hi := b*m.block, min((b+1)*m.block, m.rows)
 		end := at + hi - lo // of the scratch
-		dy := m.dout[lo*n : hi*n]
+		dout := m.dout[lo*n : hi*n]
+		w := m.caches[len(m.caches)-1].n
+		dy := m.dyScratch[at*w : end*w]
 		if m.net.out != nil {
-			w := m.net.out.parts[0].in
-			dx := m.dyScratch[at*w : end*w]
-			m.net.out.denseBack(0, dx, w, dy, false)
-			dy = dx
+			m.net.out.denseBack(0, dy, w, dout, false)
+		} else {
+			copy(dy, dout)
 		}
 		for i := len(m.net.hidden) - 1; i >= 0; i-- {
 			l := m.net.hidden[i]
-			l.activateBack(m.caches[i], dy, lo, hi, b)
-			dpre := m.caches[i].dpreRows(lo, hi)
+			dpre := l.activateBack(m.caches[i], dy, lo, hi, b)
 			w := l.parts[0].in
 			if i > 0 {
 				dy = m.dyScratch[at*w : end*w]

@@ -74,10 +74,10 @@ func NewObserver(c Config, t, b int, pool *Pool) *Observer {
 	o.packs = newJobs(pool, append(o.core.packs(&o.params, true), packs([]*layer{h, o.post.out}, &o.params, true)...))
 	o.grads = newJobs(pool, append([]func(){
 		func() { o.post.out.denseGrad(o.grad, 0, o.hidden.y, c.Hidden, o.dlog) },
-		func() { h.denseGrad(o.grad, 0, o.states.Deter, c.Deter, o.hidden.dpre) },
-		func() { h.denseGrad(o.grad, 1, o.embedIn, c.Units, o.hidden.dpre) },
+		func() { h.denseGrad(o.grad, 0, o.states.Deter, c.Deter, o.hidden.pre) },
+		func() { h.denseGrad(o.grad, 1, o.embedIn, c.Units, o.hidden.pre) },
 		func() {
-			h.biasGrad(o.grad, o.hidden.dpre)
+			h.biasGrad(o.grad, o.hidden.pre)
 			h.scaleGrad(o.hidden, o.grad)
 			o.post.out.biasGrad(o.grad, o.dlog)
 		},
@@ -180,9 +180,9 @@ func (o *Observer) stepBack(t, lo, hi, block int) {
 	c.sampleBack(dlog, o.dz[s*n:e*n], o.soft[s*n:e*n], o.logits[s*w:e*w], o.seq.Draw[s*dr:e*dr], o.sback[lo*n:hi*n])
 	dh := o.dhidden[lo*c.Hidden : hi*c.Hidden]
 	o.post.out.denseBack(0, dh, c.Hidden, dlog, false)
-	o.post.hidden.activateBack(o.hidden, dh, s, e, block)
+	dpre := o.post.hidden.activateBack(o.hidden, dh, s, e, block)
 	ddeter := o.ddeter[s*d : e*d]
-	o.post.hidden.denseBack(0, ddeter, d, o.hidden.dpreRows(s, e), true)
+	o.post.hidden.denseBack(0, ddeter, d, dpre, true)
 
 	dfrom, dfromZ := o.dcarry[lo*d:hi*d], o.dcarryZ[lo*n:hi*n]
 	clear(dfrom)
@@ -204,5 +204,5 @@ func (o *Observer) stepBack(t, lo, hi, block int) {
 func (o *Observer) dembedRows(from, to int) {
 	c := &o.cfg
 	lo, hi := from*embedUnit, min(to*embedUnit, o.t*o.b)
-	o.post.hidden.denseBack(1, o.dembedIn[lo*c.Units:hi*c.Units], c.Units, o.hidden.dpreRows(lo, hi), false)
+	o.post.hidden.denseBack(1, o.dembedIn[lo*c.Units:hi*c.Units], c.Units, o.hidden.preRows(lo, hi), false)
 }

@@ -14,11 +14,9 @@ type policyCache struct {
 	next   []float32
 	logits []float32 // rows × Actions
 
-	in   *cache
-	pre  [3][]float32
-	act  [3][]float32
-	dpre [3][]float32
-	head []*cache
+	in    *cache
+	gates gruCache
+	head  []*cache
 
 	din, dnext, dhead []float32
 }
@@ -35,13 +33,7 @@ func newPolicyCache(c *Config, rows, rowBlock, scratch int) *policyCache {
 	for range c.Layers {
 		a.head = append(a.head, newCache(rows, rowBlock, c.Units, backward))
 	}
-	for i := range a.pre {
-		a.pre[i] = make([]float32, rows*c.PolicyState())
-		a.act[i] = make([]float32, rows*c.PolicyState())
-		if backward {
-			a.dpre[i] = make([]float32, rows*c.PolicyState())
-		}
-	}
+	a.gates = newGRUCache(rows, c.PolicyState())
 	if backward {
 		a.din = make([]float32, scratch*c.Units)
 		a.dnext = make([]float32, scratch*c.PolicyState())
@@ -74,12 +66,11 @@ func (p *policyNet) recur(c *Config, a *policyCache, lo, hi int) {
 	g := c.PolicyUnits
 	s, e := lo*g, hi*g
 	for i, l := range p.gru {
-		pre := a.pre[i][s:e]
+		pre := a.gates.preRows(i, lo, hi)
 		l.start(0, pre, a.in.yRows(lo, hi), c.Units)
 		l.dense(1, pre, a.state[s:e], g)
 	}
-	kernel.GRU(a.next[s:e], a.state[s:e], a.pre[0][s:e], a.pre[1][s:e], a.pre[2][s:e],
-		a.act[0][s:e], a.act[1][s:e], a.act[2][s:e])
+	a.gates.forward(a.next[s:e], a.state[s:e], lo, hi)
 }
 
 // decide runs the head after recur and leaves the logits.
@@ -111,8 +102,7 @@ func (p *policyNet) back(c *Config, a *policyCache, dlogits, carry []float32, lo
 	din := a.din[at*u : end*u]
 	for i := len(p.head.hidden) - 1; i >= 0; i-- {
 		l := p.head.hidden[i]
-		l.activateBack(a.head[i], dy, lo, hi, block)
-		dpre := a.head[i].dpreRows(lo, hi)
+		dpre := l.activateBack(a.head[i], dy, lo, hi, block)
 		if i > 0 {
 			l.denseBack(0, dy, u, dpre, false)
 			continue
@@ -126,11 +116,11 @@ func (p *policyNet) back(c *Config, a *policyCache, dlogits, carry []float32, lo
 		s, e := lo*g, hi*g
 		dstate := a.dnext[at*g : end*g]
 		clear(dstate)
-		kernel.GRUBackward(dstate, a.dpre[0][s:e], a.dpre[1][s:e], a.dpre[2][s:e], carry,
-			a.state[s:e], a.pre[1][s:e], a.act[0][s:e], a.act[1][s:e], a.act[2][s:e])
+		a.gates.back(dstate, carry, a.state[s:e], lo, hi)
 		for i, l := range p.gru {
-			l.denseBack(0, din, u, a.dpre[i][s:e], true)
-			l.denseBack(1, dstate, g, a.dpre[i][s:e], true)
+			dpre := a.gates.dpreRows(i, lo, hi)
+			l.denseBack(0, din, u, dpre, true)
+			l.denseBack(1, dstate, g, dpre, true)
 		}
 		copy(carry, dstate)
 	}
@@ -142,35 +132,35 @@ func (p *policyNet) back(c *Config, a *policyCache, dlogits, carry []float32, lo
 func (p *policyNet) grads(c *Config, a *policyCache, grad, dlogits *[]float32) []func() {
 	in := a.in
 	list := []func(){
-		func() { p.in.denseGrad(*grad, 0, a.from.Deter, c.Deter, in.dpre) },
-		func() { p.in.stochGrad(*grad, 1, a.from.Stoch, c, in.dpre) },
+		func() { p.in.denseGrad(*grad, 0, a.from.Deter, c.Deter, in.pre) },
+		func() { p.in.stochGrad(*grad, 1, a.from.Stoch, c, in.pre) },
 		func() {
-			p.in.biasGrad(*grad, in.dpre)
+			p.in.biasGrad(*grad, in.pre)
 			p.in.scaleGrad(in, *grad)
 		},
 	}
 	if c.Recurrent {
 		for i, l := range p.gru {
 			list = append(list,
-				func() { l.denseGrad(*grad, 0, in.y, c.Units, a.dpre[i]) },
+				func() { l.denseGrad(*grad, 0, in.y, c.Units, a.gates.act[i]) },
 				func() {
-					l.denseGrad(*grad, 1, a.state, c.PolicyUnits, a.dpre[i])
-					l.biasGrad(*grad, a.dpre[i])
+					l.denseGrad(*grad, 1, a.state, c.PolicyUnits, a.gates.act[i])
+					l.biasGrad(*grad, a.gates.act[i])
 				})
 		}
 	}
 	for i, l := range p.head.hidden {
 		h := a.head[i]
 		if i == 0 {
-			list = append(list, func() { l.denseGrad(*grad, 0, in.y, c.Units, h.dpre) })
+			list = append(list, func() { l.denseGrad(*grad, 0, in.y, c.Units, h.pre) })
 			if c.Recurrent {
-				list = append(list, func() { l.denseGrad(*grad, 1, a.next, c.PolicyUnits, h.dpre) })
+				list = append(list, func() { l.denseGrad(*grad, 1, a.next, c.PolicyUnits, h.pre) })
 			}
 		} else {
-			list = append(list, func() { l.denseGrad(*grad, 0, a.head[i-1].y, c.Units, h.dpre) })
+			list = append(list, func() { l.denseGrad(*grad, 0, a.head[i-1].y, c.Units, h.pre) })
 		}
 		list = append(list, func() {
-			l.biasGrad(*grad, h.dpre)
+			l.biasGrad(*grad, h.pre)
 			l.scaleGrad(h, *grad)
 		})
 	}
