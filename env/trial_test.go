@@ -201,3 +201,28 @@ func TestTrialDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a step", n)
 	}
 }
+
+// FuzzRestore gives any state to a trial: one that is accepted comes out again, and the trial plays.
+func FuzzRestore(f *testing.F) {
+	good, err := NewTrial(&count{}, drawn{}, 1, 7)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good.State())
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, state []byte) {
+		trial := newTrial(t, &count{}, drawn{}, 2, 1)
+		if err := trial.Restore(state); err != nil {
+			if !errors.Is(err, ErrState) {
+				t.Error(err)
+			}
+			return
+		}
+		if got := trial.State(); string(got) != string(state) {
+			t.Errorf("restored %x from %x", got, state)
+		}
+		if _, err := trial.Next(0); err != nil {
+			t.Error(err)
+		}
+	})
+}

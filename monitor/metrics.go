@@ -34,29 +34,36 @@ func ReadMetrics(dir string) ([]Metrics, error) {
 		return nil, fmt.Errorf("read metrics: %w", err)
 	}
 	defer f.Close()
-	err = scanMetrics(f, path, func(_ []byte, m Metrics) error {
+	err = scanMetrics(f, path, func(_ []byte, m Metrics) {
 		lines = append(lines, m)
-		return nil
-	})
+	}, func(err error) error { return err })
 	return lines, err
 }
 
-// scanMetrics calls fn with each whole line, its newline included.
-func scanMetrics(r io.Reader, path string, fn func(line []byte, m Metrics) error) error {
+// scanMetrics calls fn with each whole line, its newline included, and bad with why a line is none:
+// its error ends the scan.
+func scanMetrics(r io.Reader, path string, fn func(line []byte, m Metrics), bad func(error) error) error {
 	in := bufio.NewReaderSize(r, maxLine)
 	for number := 1; ; number++ {
 		line, err := in.ReadSlice('\n')
 		if err == io.EOF {
 			return nil // with or without a torn line
 		}
-		if err != nil {
+		var m Metrics
+		switch {
+		case err == nil:
+			m, err = parseMetrics(line)
+		case errors.Is(err, bufio.ErrBufferFull):
+			err = fmt.Errorf("no line of metrics: more than %d bytes", maxLine)
+			for rest := error(bufio.ErrBufferFull); errors.Is(rest, bufio.ErrBufferFull); {
+				_, rest = in.ReadSlice('\n')
+			}
+		default:
 			return fmt.Errorf("%s:%d: %w", path, number, err)
 		}
-		m, err := parseMetrics(line)
-		if err != nil {
-			return fmt.Errorf("%s:%d: %w", path, number, err)
-		}
-		if err := fn(line, m); err != nil {
+		if err == nil {
+			fn(line, m)
+		} else if err := bad(fmt.Errorf("%s:%d: %w", path, number, err)); err != nil {
 			return err
 		}
 	}
@@ -88,8 +95,8 @@ func parseMetrics(line []byte) (Metrics, error) {
 
 // cutMetrics drops the lines beyond step, all of them where the run begins at 0, and a torn last
 // line, by writing the others aside and renaming. Of the lines at step it drops those with the value
-// ending.
-func cutMetrics(path string, step int64, ending string) error {
+// ending. A line that is none is dropped with a warning, so that it does not keep a run from going on.
+func cutMetrics(path string, step int64, ending string, warn func(error)) error {
 	whole, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -99,10 +106,14 @@ func cutMetrics(path string, step int64, ending string) error {
 	}
 	defer whole.Close()
 	var kept bytes.Buffer
-	err = scanMetrics(whole, path, func(line []byte, m Metrics) error {
+	err = scanMetrics(whole, path, func(line []byte, m Metrics) {
 		_, ended := m.Values[ending]
 		if step > 0 && (m.Step < step || m.Step == step && !ended) {
 			kept.Write(line)
+		}
+	}, func(err error) error {
+		if warn != nil {
+			warn(err)
 		}
 		return nil
 	})

@@ -81,6 +81,7 @@ func NewProgress(out io.Writer, cfg ProgressConfig) *Progress {
 // Run shows a snapshot at each tick until the context ends, and a last one then. It returns the
 // first error of writing.
 func (p *Progress) Run(ctx context.Context, ticks <-chan time.Time, snapshot func() Snapshot) error {
+	p.begin(snapshot())
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,6 +92,13 @@ func (p *Progress) Run(ctx context.Context, ticks <-chan time.Time, snapshot fun
 			}
 		}
 	}
+}
+
+// begin has the first rates count from a snapshot.
+func (p *Progress) begin(s Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.history = append(p.history, moment{s.Elapsed, s.EnvSteps, s.TrainSteps})
 }
 
 // Show replaces the display, or writes the next plain line.

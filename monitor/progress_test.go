@@ -153,3 +153,19 @@ func TestGroup(t *testing.T) {
 		}
 	}
 }
+
+// The first line has rates: they count from when the display began.
+func TestFirstLineHasRates(t *testing.T) {
+	var out bytes.Buffer
+	p := NewProgress(&out, ProgressConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	shown := 0
+	err := p.Run(ctx, nil, func() Snapshot {
+		shown++
+		cancel()
+		return Snapshot{Elapsed: time.Duration(shown) * 10 * time.Second, EnvSteps: 1000 + int64(shown)*500, TrainSteps: int64(shown) * 20}
+	})
+	if err != nil || !strings.Contains(out.String(), "(50/s)") || !strings.Contains(out.String(), "(2.0/s)") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}

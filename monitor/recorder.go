@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"os"
@@ -25,6 +26,7 @@ type RecorderConfig struct {
 	// Ending names a value that is written when a run ends, empty for none. A line at Step that has
 	// it is dropped, too: a run that had not ended there would not have it.
 	Ending string
+	Warn   func(error) // told of lines that are dropped since they are damaged; nil: nobody is
 }
 
 // Recorder appends metrics to a run folder. Its methods may be called from several goroutines.
@@ -32,7 +34,8 @@ type Recorder struct {
 	now func() time.Time
 
 	mu        sync.Mutex
-	metrics   *os.File
+	metrics   metricsFile
+	size      int64 // of its whole lines
 	events    *eventWriter
 	line      []byte
 	nonFinite int64
@@ -41,19 +44,30 @@ type Recorder struct {
 // OpenRecorder opens the metrics of a run folder, new or resumed.
 func OpenRecorder(cfg RecorderConfig) (*Recorder, error) {
 	path := filepath.Join(cfg.Dir, MetricsFile)
-	if err := cutMetrics(path, cfg.Step, cfg.Ending); err != nil {
+	if err := cutMetrics(path, cfg.Step, cfg.Ending, cfg.Warn); err != nil {
 		return nil, err
 	}
 	metrics, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open metrics: %w", err)
 	}
-	r := &Recorder{now: cfg.Now, metrics: metrics}
+	info, err := metrics.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open metrics: %w", err), metrics.Close())
+	}
+	r := &Recorder{now: cfg.Now, metrics: metrics, size: info.Size()}
 	r.events, err = openEvents(cfg.Dir, cfg.Step, r.clock())
 	if err != nil {
 		return nil, errors.Join(err, metrics.Close())
 	}
 	return r, nil
+}
+
+// metricsFile is an *os.File, except in a test that has no room on the disk.
+type metricsFile interface {
+	io.WriteCloser
+	Sync() error
+	Truncate(size int64) error
 }
 
 // clock returns the time in seconds since 1970, or 0 without a clock.
@@ -93,8 +107,10 @@ func (r *Recorder) Record(step int64, values map[string]float64) error {
 	}
 	r.line = append(line, '}', '\n')
 	if _, err := r.metrics.Write(r.line); err != nil {
-		return fmt.Errorf("record metrics: %w", err)
+		// A part of the line, where the disk was full, would spoil the next one.
+		return errors.Join(fmt.Errorf("record metrics: %w", err), r.metrics.Truncate(r.size))
 	}
+	r.size += int64(len(r.line))
 	if err := r.events.scalars(step, now, names, values); err != nil {
 		return fmt.Errorf("record TensorBoard events: %w", err)
 	}

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -130,12 +131,63 @@ func TestMetricsThatAreNone(t *testing.T) {
 		if _, err := ReadMetrics(dir); err == nil || !strings.Contains(err.Error(), path+":2: ") {
 			t.Errorf("%.40q: read with %v", line, err)
 		}
-		if _, err := OpenRecorder(RecorderConfig{Dir: dir, Step: 5}); err == nil {
-			t.Errorf("%.40q: resumed over it", line)
+		// A run goes on without the line, and says so.
+		if err := os.WriteFile(path, []byte("{\"step\":1}\n"+line+"{\"step\":2}\n"), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		if got := readFile(t, path); got != "{\"step\":1}\n"+line {
-			t.Errorf("%.40q: the file was changed", line)
+		var warned []error
+		openRecorder(t, RecorderConfig{Dir: dir, Step: 5, Warn: func(err error) { warned = append(warned, err) }})
+		if len(warned) != 1 || !strings.Contains(warned[0].Error(), path+":2: ") {
+			t.Errorf("%.40q: warned of %v", line, warned)
 		}
+		if got := readFile(t, path); got != "{\"step\":1}\n{\"step\":2}\n" {
+			t.Errorf("%.40q: left %.80q", line, got)
+		}
+	}
+}
+
+// fullDisk takes half of what is written to it once.
+type fullDisk struct {
+	metricsFile
+	full bool
+}
+
+func (f *fullDisk) Write(b []byte) (int, error) {
+	if !f.full {
+		return f.metricsFile.Write(b)
+	}
+	f.full = false
+	n, err := f.metricsFile.Write(b[:len(b)/2])
+	return n, errors.Join(err, errors.New("no space"))
+}
+
+// Half a line must not become part of the next one.
+func TestFailedWriteLeavesNoPartOfALine(t *testing.T) {
+	dir := t.TempDir()
+	r := openRecorder(t, RecorderConfig{Dir: dir})
+	disk := &fullDisk{metricsFile: r.metrics}
+	r.metrics = disk
+	for step := range int64(3) {
+		disk.full = step == 1
+		if err := r.Record(step, map[string]float64{"a": 1}); (err != nil) != (step == 1) {
+			t.Errorf("step %d: %v", step, err)
+		}
+	}
+	if got, want := readFile(t, dir, MetricsFile), "{\"step\":0,\"a\":1}\n{\"step\":2,\"a\":1}\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What a run wrote when it ended is no part of it once it goes on.
+func TestResumeDropsTheEnding(t *testing.T) {
+	dir := t.TempDir()
+	text := "{\"step\":10,\"e\":1}\n{\"step\":20,\"a\":2}\n{\"step\":20,\"e\":3}\n"
+	if err := os.WriteFile(filepath.Join(dir, MetricsFile), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	openRecorder(t, RecorderConfig{Dir: dir, Step: 20, Ending: "e"})
+	if got, want := readFile(t, dir, MetricsFile), "{\"step\":10,\"e\":1}\n{\"step\":20,\"a\":2}\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -62,7 +62,11 @@ func (s *Scores) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// ReadScores reads a file of scores; one that does not exist holds none.
+// ErrDamaged: a file does not hold what is written into such files.
+var ErrDamaged = errors.New("file is damaged")
+
+// ReadScores reads a file of scores; one that does not exist holds none. The error wraps ErrDamaged
+// where the content is wrong.
 func ReadScores(path string) ([]Scores, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +76,7 @@ func ReadScores(path string) ([]Scores, error) {
 		return nil, fmt.Errorf("read scores: %w", err)
 	}
 	if info.Size() > maxScores {
-		return nil, fmt.Errorf("read scores: %s has %d bytes, more than %d", path, info.Size(), maxScores)
+		return nil, fmt.Errorf("read scores: %s has %d bytes, more than %d: %w", path, info.Size(), maxScores, ErrDamaged)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -80,7 +84,7 @@ func ReadScores(path string) ([]Scores, error) {
 	}
 	var list []Scores
 	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("read scores: %s: %w", path, err)
+		return nil, fmt.Errorf("read scores: %s: %w: %w", path, ErrDamaged, err)
 	}
 	return list, nil
 }

@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -47,11 +49,42 @@ func TestScoresThatAreNone(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadScores(path); err == nil {
+		if _, err := ReadScores(path); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%q was read", text)
 		}
 		if err := AppendScore(path, "t", "m", 0, 1, 1); err == nil || readFile(t, path) != text {
 			t.Errorf("%q was written over: %v", text, err)
 		}
 	}
+}
+
+// FuzzScores gives any text to the reader: what it accepts reads the same once it is written.
+func FuzzScores(f *testing.F) {
+	f.Add([]byte(`[{"task":"t","method":"m","seed":1,"xs":[1,2.5],"ys":[null,3]}]`))
+	f.Add([]byte(`[{"xs":[1],"ys":[]}]`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "scores.json")
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		list, err := ReadScores(path)
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) {
+				t.Error(err)
+			}
+			return
+		}
+		first, err := json.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again []Scores
+		if err := json.Unmarshal(first, &again); err != nil {
+			t.Fatalf("%s: %v", first, err)
+		}
+		if second, err := json.Marshal(again); err != nil || string(second) != string(first) {
+			t.Errorf("%s became %s, %v", first, second, err)
+		}
+	})
 }

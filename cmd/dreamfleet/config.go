@@ -130,11 +130,13 @@ A run is configured by one YAML file over a preset, and by ` + "`--set key=value
     dreamfleet train --preset small --config run.yaml --set learner.batch_size=32
 
 ` + "`dreamfleet config`" + ` with the same flags prints what they come to. An unknown key is an error, with
-the nearest known one named; so is a value that cannot work. The environment sets addresses and
-secrets only: ` + "`DREAMFLEET_NATS_URL`" + ` and ` + "`DREAMFLEET_NATS_CREDS`" + `.
+the nearest known one named; so is a value that cannot work. Of the keys the environment sets
+addresses and secrets only: ` + "`DREAMFLEET_NATS_URL` is `bus.url` and `DREAMFLEET_NATS_CREDS` is `bus.creds`" + `.
+What chooses the processor's instructions, ` + "`DREAMFLEET_KERNEL`" + `, is no key: the
+[guide](guide.md#repeat-to-the-byte) has it.
 
-The resolved configuration is saved in the run folder. A run can be resumed with other values of
-the keys marked *resume*; all others belong to it for life.
+The resolved configuration is saved in the run folder, without what the environment has set. A run
+can be resumed with other values of the keys marked *resume*; all others belong to it for life.
 
 ## Presets
 

@@ -376,3 +376,32 @@ func TestScoresNameTheTask(t *testing.T) {
 		seen[name] = true
 	}
 }
+
+// Damaged files of a run folder cost neither the run nor its end.
+func TestDamagedFilesDoNotStopARun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	trainTiny(t, dir, "--steps", "600")
+	scores, metrics := filepath.Join(dir, scoresFile), filepath.Join(dir, monitor.MetricsFile)
+	content, err := os.ReadFile(metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errorsOf(os.WriteFile(scores, []byte("[{"), 0o644), os.WriteFile(metrics, append([]byte("half a line\n"), content...), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	out := trainTiny(t, dir, "--steps", "1200")
+	for _, want := range []string{"warning: ", "metrics.jsonl:1: ", "it is kept as scores.json.damaged", greedyPolicy} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+	if kept, err := os.ReadFile(scores + ".damaged"); err != nil || string(kept) != "[{" {
+		t.Errorf("kept %q, %v", kept, err)
+	}
+	if list, err := monitor.ReadScores(scores); err != nil || len(list) != 2 {
+		t.Errorf("scores %v, %v", list, err)
+	}
+	if _, err := monitor.ReadMetrics(dir); err != nil {
+		t.Error(err)
+	}
+}

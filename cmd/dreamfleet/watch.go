@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -59,14 +61,45 @@ func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out 
 	if cfg.Lockstep {
 		recording.Ending = "evaluation/" + greedyPolicy
 	}
+	warn := func(err error) {
+		fmt.Fprintln(out, "warning:", err)
+		log.Warn("damaged", "error", err)
+	}
+	recording.Warn = func(err error) { warn(fmt.Errorf("%w; the line is dropped", err)) }
 	recorder, err := monitor.OpenRecorder(recording)
 	if err != nil {
 		return nil, err
+	}
+	if err := checkScores(filepath.Join(dir, scoresFile), warn); err != nil {
+		return nil, errors.Join(err, recorder.Close())
 	}
 	return &watch{
 		cfg: cfg, dir: dir, out: out, log: log, evaluator: e, recorder: recorder,
 		started: time.Now(), arrived: make(chan struct{}, 1), values: map[string]float64{},
 	}, nil
+}
+
+const scoresFile = "scores.json"
+
+// checkScores sets a damaged file of scores aside: found out at the end of a run, it would cost the
+// run's own.
+func checkScores(path string, warn func(error)) error {
+	_, err := monitor.ReadScores(path)
+	if !errors.Is(err, monitor.ErrDamaged) {
+		return err
+	}
+	aside := path + ".damaged"
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		aside = fmt.Sprintf("%s.damaged-%d", path, n)
+	}
+	if err := os.Rename(path, aside); err != nil {
+		return fmt.Errorf("set damaged scores aside: %w", err)
+	}
+	warn(fmt.Errorf("%w; it is kept as %s", err, filepath.Base(aside)))
+	return nil
 }
 
 // Intervals of looking at how many steps there are, and of showing progress where no terminal
@@ -162,7 +195,7 @@ func (w *watch) evaluate(ctx context.Context, blob []byte, steps int64) error {
 		for k, ratio := range report.ByEpisode {
 			values[fmt.Sprintf("evaluation/%s_episode_%d", report.Policy, k+1)] = ratio.IQM
 		}
-		err = monitor.AppendScore(filepath.Join(w.dir, "scores.json"), scoreTask(w.cfg), report.Policy, w.cfg.Seed,
+		err = monitor.AppendScore(filepath.Join(w.dir, scoresFile), scoreTask(w.cfg), report.Policy, w.cfg.Seed,
 			float64(steps), report.RatioToLEFT.IQM)
 		if err != nil {
 			return err

@@ -77,7 +77,7 @@ func (c *csvReader) record() ([]string, error) {
 	case errors.As(err, &bad):
 		return nil, fmt.Errorf("%s:%d: %w", c.name, bad.Line, bad.Err)
 	}
-	return nil, fmt.Errorf("%s:%d: %w", c.name, c.line+1, err)
+	return nil, fmt.Errorf("%s:%d: %w", c.name, c.line+1, cutShort(err))
 }
 
 func (c *csvReader) next() (row, error) {

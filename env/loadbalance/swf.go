@@ -26,8 +26,7 @@ func newSWFReader(name string, r io.Reader) *swfReader {
 }
 
 func (s *swfReader) next() (row, error) {
-	for s.scan.Scan() {
-		s.line++
+	for scanLine(s.scan, &s.line) {
 		text := strings.TrimSpace(s.scan.Text())
 		if text == "" || text[0] == ';' {
 			continue
@@ -47,7 +46,7 @@ func (s *swfReader) next() (row, error) {
 		return row{line: s.line, arrival: arrival, size: size, kept: true}, nil
 	}
 	if err := s.scan.Err(); err != nil {
-		return row{}, fmt.Errorf("%s:%d: %w", s.name, s.line+1, err)
+		return row{}, fmt.Errorf("%s:%d: %w", s.name, s.line+1, cutShort(err))
 	}
 	return row{}, io.EOF
 }

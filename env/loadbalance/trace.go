@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -212,7 +213,7 @@ func (t *Trace) stream(s *TraceStats) (*jobRows, error) {
 		return nil, err
 	}
 	f.Close()
-	return nil, fmt.Errorf("%s: %w", t.name, err)
+	return nil, fmt.Errorf("%s: %w", t.name, cutShort(err))
 }
 
 // plain unpacks r if it begins like a gzip file.
@@ -222,6 +223,30 @@ func plain(r io.Reader) (io.Reader, error) {
 		return b, nil
 	}
 	return gzip.NewReader(b)
+}
+
+// cutShort explains an error of reading that comes of a compressed file without its end.
+func cutShort(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the file is cut short")
+	}
+	return err
+}
+
+// scanLine advances to the next whole line and counts it. A bufio.Scanner gives out what it has of a line when
+// reading fails, and its error only with the next call: such a line is none.
+func scanLine(lines *bufio.Scanner, line *int) bool {
+	if !lines.Scan() {
+		return false
+	}
+	if lines.Err() != nil {
+		for lines.Scan() {
+			*line++
+		}
+		return false
+	}
+	*line++
+	return true
 }
 
 // jobRows puts rows in order by a heap of reorderWindow rows and leaves out those that are no jobs.

@@ -373,3 +373,21 @@ func FuzzSWFTrace(f *testing.F) {
 	f.Add(zipped(f, swfLine(1, 2)))
 	f.Fuzz(func(t *testing.T, content []byte) { fuzzTrace(t, WorkloadConfig{Kind: SWF}, content) })
 }
+
+// A compressed file that is cut short says so, with its name and the line, wherever it is cut.
+func TestCutGzipIsNamed(t *testing.T) {
+	var swf, table strings.Builder
+	table.WriteString("arrival,size\n")
+	for i := range 3000 {
+		swf.WriteString(swfLine(i, 1+i*i%977))
+		fmt.Fprintf(&table, "%d,%d\n", i, 1+i*i%977)
+	}
+	for kind, content := range map[string][]byte{SWF: zipped(t, swf.String()), CSV: zipped(t, table.String())} {
+		for _, n := range []int{5, 12, len(content) / 2, len(content) - 9, len(content) - 1} {
+			_, err := readTrace(WorkloadConfig{Kind: kind}, content[:n])
+			if err == nil || !strings.HasPrefix(err.Error(), "jobs:") || !strings.HasSuffix(err.Error(), ": the file is cut short") {
+				t.Errorf("%s cut at byte %d of %d: %v", kind, n, len(content), err)
+			}
+		}
+	}
+}

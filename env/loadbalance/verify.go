@@ -94,15 +94,14 @@ func (e *FormatError) Unwrap() error { return e.Err }
 func Verify(r io.Reader) error {
 	in, err := plain(r)
 	if err != nil {
-		return fmt.Errorf("loadbalance: %w", err)
+		return &FormatError{1, cutShort(err)}
 	}
 	v := verifier{lines: bufio.NewScanner(in), step: -1}
 	v.lines.Buffer(nil, maxLine)
 	if err := v.episode(); err != nil {
 		return err
 	}
-	if v.lines.Scan() {
-		v.line++
+	if scanLine(v.lines, &v.line) {
 		return v.malformed("more after the summary")
 	}
 	return v.readError()
@@ -127,6 +126,9 @@ func (v *verifier) readError() error {
 	if errors.Is(err, bufio.ErrTooLong) {
 		return &FormatError{v.line + 1, fmt.Errorf("longer than %d bytes", maxLine)}
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return &FormatError{v.line + 1, cutShort(err)}
+	}
 	if err != nil {
 		return fmt.Errorf("loadbalance: after line %d: %w", v.line, err)
 	}
@@ -135,13 +137,12 @@ func (v *verifier) readError() error {
 
 // read decodes the next line into dst.
 func (v *verifier) read(kind string, dst any) error {
-	if !v.lines.Scan() {
+	if !scanLine(v.lines, &v.line) {
 		if err := v.readError(); err != nil {
 			return err
 		}
 		return &FormatError{v.line + 1, fmt.Errorf("the file ends where a line of type %s belongs", kind)}
 	}
-	v.line++
 	var line struct {
 		Type string `json:"type"`
 	}

@@ -126,7 +126,7 @@ func TestVerifyRefusesMalformedFiles(t *testing.T) {
 		{"short observation", replace(`"o":[0,0,`, `"o":[0,`), "line 3: o has 10 values, want 11"},
 		{"no time", replace(`"final_time":96084,`, ``), "line 303: final_time is missing"},
 		{"long line", strings.Repeat(" ", maxLine+1), "line 1: longer than 16777216 bytes"},
-		{"gzip", "\x1f\x8bnonsense", "loadbalance: "},
+		{"gzip", "\x1f\x8bnonsense", "line 1: gzip: invalid header"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := Verify(strings.NewReader(c.text))
@@ -239,4 +239,18 @@ func FuzzVerify(f *testing.F) {
 			t.Error("an error without a message")
 		}
 	})
+}
+
+func TestVerifyNamesACutFile(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join("testdata", "park", "default_s1_left.jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{5, 100, len(content) / 2, len(content) - 1} {
+		err := Verify(bytes.NewReader(content[:n]))
+		var malformed *FormatError
+		if !errors.As(err, &malformed) || malformed.Err.Error() != "the file is cut short" {
+			t.Errorf("cut at byte %d of %d: %v", n, len(content), err)
+		}
+	}
 }
