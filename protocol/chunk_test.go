@@ -273,3 +273,29 @@ func FuzzDecodeChunk(f *testing.F) {
 		}
 	})
 }
+
+// A chunk decoded into the memory of another is the same as one decoded anew.
+func TestDecodeChunkReusesMemory(t *testing.T) {
+	bare := testChunk()
+	bare.Mask, bare.Episodes = nil, nil
+	bare.Actor, bare.Steps, bare.Flags[4] = "a-2", 4, 0
+	bare.Obs, bare.Action, bare.Reward, bare.Flags, bare.LogProb = bare.Obs[:8], bare.Action[:4], bare.Reward[:4], bare.Flags[:4], bare.LogProb[:4]
+	bare.Context = bare.Context[:6]
+	used := new(Chunk)
+	for _, want := range []*Chunk{testChunk(), bare, testChunk(), bare} {
+		b := encodeChunk(t, want)
+		if err := decodeChunk(used, b, Limits{}); err != nil {
+			t.Fatal(err)
+		}
+		clear(b)
+		if len(used.Episodes) == 0 {
+			used.Episodes = nil
+		}
+		if !reflect.DeepEqual(used, want) {
+			t.Fatalf("got %+v\nwant %+v", used, want)
+		}
+	}
+	if obs := &used.Obs[0]; decodeChunk(used, encodeChunk(t, bare), Limits{}) != nil || &used.Obs[0] != obs {
+		t.Error("the memory of the observations was not reused")
+	}
+}
