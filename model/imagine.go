@@ -28,7 +28,7 @@ type Imaginer struct {
 
 	roll       *policyCache // T·B rows: the replayed steps, GRU only
 	a          *policyCache // H·N rows: the imagined steps
-	dream      *coreCache   // N rows, used again at each step
+	dream      *coreCache   // the rows under way, used again at each step
 	priorCache []*cache
 	priorLog   []float32
 	soft       []float32
@@ -60,13 +60,14 @@ func NewImaginer(c Config, t, b, k, h int, pool *Pool) *Imaginer {
 	nets := newNetworks(c)
 	n := k * b
 	block := blockRows(n)
+	underWay := pool.Threads() * block
 	m := &Imaginer{
 		cfg: c, t: t, b: b, k: k, h: h, n: n, block: block, pool: pool,
 		core: nets.core, prior: nets.prior, policy: nets.actor,
 		roll:     newPolicyCache(&c, t*b, scanRows, 0),
-		a:        newPolicyCache(&c, h*n, block, pool.Threads()*block),
-		dream:    newCoreCache(&c, n, block, false),
-		priorLog: make([]float32, n*c.LogitsLen()), soft: make([]float32, n*c.StochLen()),
+		a:        newPolicyCache(&c, h*n, block, underWay),
+		dream:    newCoreCache(&c, underWay, block, false),
+		priorLog: make([]float32, underWay*c.LogitsLen()), soft: make([]float32, underWay*c.StochLen()),
 		States:  NewStates(c, (h+1)*n),
 		Actions: make([]int32, h*n),
 		Probs:   make([]float32, h*n*c.Actions), Soft: make([]float32, h*n*c.Actions),
@@ -74,7 +75,7 @@ func NewImaginer(c Config, t, b, k, h int, pool *Pool) *Imaginer {
 		carry: make([]float32, n*c.PolicyState()),
 	}
 	for _, l := range m.prior.hidden {
-		m.priorCache = append(m.priorCache, newCache(n, block, l.out, false))
+		m.priorCache = append(m.priorCache, newCache(underWay, block, l.out, false))
 	}
 	// The policy reads the imagined states where they lie.
 	m.a.from = m.States.Rows(c, 0, h*n)
@@ -134,11 +135,12 @@ func (m *Imaginer) rollBlocks(from, to int) {
 }
 
 func (m *Imaginer) forwardBlocks(from, to int) {
+	at := m.pool.Part(from, blocks(m.n, m.block)) * m.block
 	for k := from; k < to; k++ {
 		lo, hi := k*m.block, min((k+1)*m.block, m.n)
 		m.begin(lo, hi)
 		for t := range m.h {
-			m.step(t, lo, hi)
+			m.step(t, lo, hi, at)
 		}
 	}
 }
@@ -162,8 +164,8 @@ func (m *Imaginer) begin(lo, hi int) {
 }
 
 // step lets the policy act in rows [lo, hi) of imagined step t and the prior
-// answer.
-func (m *Imaginer) step(t, lo, hi int) {
+// answer, with the rows from at on for what is under way.
+func (m *Imaginer) step(t, lo, hi, at int) {
 	c, g, a := &m.cfg, m.cfg.PolicyState(), m.cfg.Actions
 	s, e := t*m.n+lo, t*m.n+hi
 	if t > 0 {
@@ -177,10 +179,11 @@ func (m *Imaginer) step(t, lo, hi int) {
 		m.Actions[r] = pick(m.Probs[r*a:(r+1)*a], m.in.ActionDraw[r], 1, 0)
 	}
 
+	next := m.States.Rows(*c, s+m.n, e+m.n)
+	lo, hi = at, at+hi-lo
 	m.dream.from.Rows(*c, lo, hi).Copy(m.States.Rows(*c, s, e))
 	copy(m.dream.action[lo:hi], m.Actions[s:e])
 	m.core.forward(m.dream, lo, hi)
-	next := m.States.Rows(*c, s+m.n, e+m.n)
 	copy(next.Deter, m.dream.next[lo*c.Deter:hi*c.Deter])
 	x := next.Deter
 	for i, l := range m.prior.hidden {

@@ -6,8 +6,8 @@ import (
 	"github.com/dreamfleet/dreamfleet/model/internal/kernel"
 )
 
-// policyCache is the activations of the policy over some rows. The caller
-// fills from and state; next is the state afterwards.
+// policyCache is the activations of the policy over some rows. The caller sets
+// from to states that it has and fills state; next is the state afterwards.
 type policyCache struct {
 	from   States
 	state  []float32 // rows × PolicyUnits, empty for a feed-forward policy
@@ -26,9 +26,9 @@ type policyCache struct {
 func newPolicyCache(c *Config, rows, rowBlock, scratch int) *policyCache {
 	backward := scratch > 0
 	a := &policyCache{
-		from: NewStates(*c, rows), logits: make([]float32, rows*c.Actions),
-		in:    newCache(rows, rowBlock, c.Units, backward),
-		state: make([]float32, rows*c.PolicyState()), next: make([]float32, rows*c.PolicyState()),
+		logits: make([]float32, rows*c.Actions),
+		in:     newCache(rows, rowBlock, c.Units, backward),
+		state:  make([]float32, rows*c.PolicyState()), next: make([]float32, rows*c.PolicyState()),
 	}
 	for range c.Layers {
 		a.head = append(a.head, newCache(rows, rowBlock, c.Units, backward))
