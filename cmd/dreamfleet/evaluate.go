@@ -55,6 +55,10 @@ func newEvaluator(ctx context.Context, cfg protocol.Config, w *world, seeds stri
 	shown, tasks := w.env, *w.tasks
 	shown.Jobs = jobs
 	if w.heldBack != nil {
+		if w.heldBack.Jobs() < jobs {
+			return nil, fmt.Errorf("%w: evaluation has %d jobs an episode (evaluate.jobs or --jobs), but the last fifth of %s, which it has, is %d jobs",
+				protocol.ErrConfig, jobs, cfg.Env.Workload.File, w.heldBack.Jobs())
+		}
 		tasks.Base.Workload = w.heldBack
 	}
 	if e.trials, err = experiment.NewTrials(ctx, shown, tasks, cfg.Env.EpisodesPerTrial, e.seeds); err != nil {

@@ -76,6 +76,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = errors.New("interrupted before it was done")
+	}
 	fmt.Fprintf(stderr, "dreamfleet: %v\n", err)
 	if started && !errors.Is(err, protocol.ErrConfig) {
 		return exitFailure

@@ -133,3 +133,13 @@ func TestReferenceIsCurrent(t *testing.T) {
 		t.Error("docs/configuration.md is not what the code says: run go generate ./cmd/dreamfleet")
 	}
 }
+
+// A command that was stopped before it had what it was asked for says so.
+func TestInterruptedScore(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, stderr bytes.Buffer
+	if code := run(ctx, []string{"env", "score", "--seeds", "1-100000"}, &out, &stderr); code != exitFailure || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}

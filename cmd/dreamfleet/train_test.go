@@ -342,7 +342,7 @@ func TestTraceIsDividedForEvaluation(t *testing.T) {
 	if low, high := sizes(w.heldBack); low < 401 || low > 410 || high < 490 {
 		t.Errorf("is evaluated on jobs %d to %d", low, high)
 	}
-	if _, err := newEvaluator(t.Context(), cfg, w, "1-2", 101); err == nil || !strings.Contains(err.Error(), "101 jobs, but there are 100") {
+	if _, err := newEvaluator(t.Context(), cfg, w, "1-2", 101); err == nil || !strings.Contains(err.Error(), "evaluation has 101 jobs") || !strings.Contains(err.Error(), "is 100 jobs") {
 		t.Errorf("an episode longer than what is held back: %v", err)
 	}
 	e, err := newEvaluator(t.Context(), cfg, w, "1-2", 100)
@@ -352,6 +352,20 @@ func TestTraceIsDividedForEvaluation(t *testing.T) {
 	recording, err := e.trials.Recording("p", make([]int, 100))
 	if err != nil || recording.Jobs[0].Size != 401 {
 		t.Errorf("the evaluation's first job is %v, %v", recording.Jobs[0], err)
+	}
+}
+
+// An offered load sets the interval of Park's arrivals, too.
+func TestLoadSetsTheInterval(t *testing.T) {
+	cfg := protocol.DefaultConfig()
+	cfg.Env.Workload.Load = 0.5
+	w, err := newWorld(cfg)
+	if err != nil || w.tasks.Base.Interval != 100 { // sizes of 300 on rates of 6
+		t.Errorf("interval %v, %v", w.tasks.Base.Interval, err)
+	}
+	cfg.Env.JobSizeShape = 1
+	if _, err := newWorld(cfg); !errors.Is(err, protocol.ErrConfig) {
+		t.Errorf("sizes without a mean: %v", err)
 	}
 }
 

@@ -65,7 +65,14 @@ func newWorld(cfg protocol.Config) (*world, error) {
 	}
 	var held *loadbalance.Trace
 	var note string
-	if w := e.Workload; w.Kind != loadbalance.Poisson {
+	if w := e.Workload; w.Kind == loadbalance.Poisson {
+		if w.Load > 0 {
+			var err error
+			if tasks.Base.Interval, err = loadbalance.IntervalOf(w.Load, e.JobSizeShape, e.JobSizeScale, rates); err != nil {
+				return nil, fmt.Errorf("%w: %w", protocol.ErrConfig, err)
+			}
+		}
+	} else {
 		workload, err := newWorkload(loadbalance.WorkloadConfig{
 			Kind: w.Kind, Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale,
 			Load: w.Load, Burst: w.Burst, Period: w.Period,
@@ -79,6 +86,10 @@ func newWorld(cfg protocol.Config) (*world, error) {
 			var train *loadbalance.Trace
 			train, held = trace.Split(trainedShare)
 			tasks.Base.Workload = train
+			if train.Jobs() < e.EpisodeJobs {
+				return nil, fmt.Errorf("%w: env.episode_jobs is %d, but the first four fifths of %s, which training has, are %d jobs",
+					protocol.ErrConfig, e.EpisodeJobs, w.File, train.Jobs())
+			}
 			note = fmt.Sprintf("%s: trains on its first %d jobs, is evaluated on the last %d", w.File, train.Jobs(), held.Jobs())
 		}
 	}

@@ -128,15 +128,23 @@ func NewWorkload(cfg WorkloadConfig, rates []float64) (Workload, error) {
 		return t, err
 	}
 	if cfg.Load > 0 {
-		if cfg.Shape <= 1 {
-			return nil, fmt.Errorf("workload: an offered load needs a mean size, which a Pareto shape of %g (want above 1) has not", cfg.Shape)
+		var err error
+		if cfg.Interval, err = IntervalOf(cfg.Load, cfg.Shape, cfg.Scale, rates); err != nil {
+			return nil, err
 		}
-		cfg.Interval = cfg.Scale * cfg.Shape / (cfg.Shape - 1) / (cfg.Load * total)
 	}
 	if cfg.Kind != Poisson && cfg.Period < cfg.Interval {
 		return nil, fmt.Errorf("workload: period is %g, want at least the mean gap of %g", cfg.Period, cfg.Interval)
 	}
 	return synthetic(cfg), nil
+}
+
+// IntervalOf is the mean gap between arrivals at which Pareto sizes offer a load to servers of the given rates.
+func IntervalOf(load, shape, scale float64, rates []float64) (float64, error) {
+	if shape <= 1 {
+		return 0, fmt.Errorf("workload: an offered load needs a mean size, which a Pareto shape of %g (want above 1) has not", shape)
+	}
+	return scale * shape / (shape - 1) / (load * sum(rates)), nil
 }
 
 func (c WorkloadConfig) validate() error {
