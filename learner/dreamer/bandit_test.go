@@ -1,6 +1,7 @@
 package dreamer
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -16,7 +17,8 @@ import (
 //
 // A policy without memory knows the good arm only when it has just looked, so
 // that at most every other action pays: its mean reward is at most 1/2. One
-// that remembers looks once and is paid ever after.
+// that remembers looks once and is paid ever after: to the episode's end if its
+// memory ends with the episode, to the trial's end if it is RL²'s.
 const (
 	look     = 2
 	actions  = 3
@@ -24,7 +26,12 @@ const (
 	episodes = 2 // in a trial
 
 	reactiveOptimum = 0.5
+	episodeOptimum  = float64(steps-1) / steps
 	memoryOptimum   = float64(steps*episodes-1) / (steps * episodes)
+
+	// What an agent must reach: nearer to the optimum of a trial's memory than to
+	// that of an episode's.
+	threshold = (episodeOptimum + memoryOptimum) / 2
 )
 
 type bandit struct {
@@ -132,13 +139,23 @@ func (s *streams) refresh(r *protocol.Refresh) {
 	}
 }
 
+// forget is what a player's policy forgets before a step.
+type forget int
+
+const (
+	nothing     forget = iota
+	everything         // all recurrent state
+	episodesAgo        // all recurrent state where an episode begins
+	policyState        // the state of the policy's GRU
+)
+
 // player plays trials in a number of environments.
 type player struct {
 	policy  *model.Policy
 	trials  []*env.Trial
 	action  []int32
 	logProb []float32
-	forget  bool    // the recurrent state is zeroed at every step
+	forget  forget
 	taken   float64 // actions
 	total   float64 // reward
 	cfg     model.Config
@@ -181,8 +198,17 @@ func (p *player) step(t *testing.T, s *streams) {
 	width := p.cfg.ContextLen()
 	context := make([]float32, n*width)
 	p.policy.Context(context)
-	if p.forget {
+	switch c := p.cfg; p.forget {
+	case everything:
 		p.policy.Reset()
+	case episodesAgo:
+		p.change(t, func(row int, context []float32) {
+			if env.Flags(flags[row])&env.EpisodeStart != 0 {
+				clear(context)
+			}
+		})
+	case policyState:
+		p.change(t, func(_ int, context []float32) { clear(context[c.Deter+c.DrawLen():][:c.PolicyState()]) })
 	}
 	p.policy.Act(obs, flags, nil, p.action, p.logProb)
 	if s == nil {
@@ -201,8 +227,32 @@ func (p *player) step(t *testing.T, s *streams) {
 	}
 }
 
+// change changes the recurrent state of every row, as its context has it.
+func (p *player) change(t *testing.T, f func(row int, context []float32)) {
+	t.Helper()
+	state, err := p.policy.Save(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := model.Decode(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := p.cfg.ContextLen()
+	for row := range p.trials {
+		f(row, file.ByName()["context"].Data[row*n:(row+1)*n])
+	}
+	var changed bytes.Buffer
+	if _, err := file.WriteTo(&changed); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.policy.Restore(changed.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // score is the mean reward per action over some steps with an agent's parameters.
-func score(t *testing.T, a *Agent, forget bool) float64 {
+func score(t *testing.T, a *Agent, forget forget) float64 {
 	p := newPlayer(t, a.cfg.Model, 64, 1000)
 	p.forget = forget
 	p.policy.Use(a.params)
@@ -212,12 +262,15 @@ func score(t *testing.T, a *Agent, forget bool) float64 {
 	return p.total / p.taken
 }
 
-// The agent must learn to look once and to remember through the episodes of a
-// trial, which no policy without memory can; with its recurrent state zeroed at
-// every step, the same parameters must not reach what it reached. Some 500
-// updates suffice; their number is bounded, not fixed, because paths of
-// arithmetic round differently.
-func TestMemoryTask(t *testing.T) {
+// learn trains an agent on the task until it reaches the threshold. changed is
+// called with it before the first update and after each. Some 500 updates suffice;
+// their number is bounded, not fixed, because paths of arithmetic round
+// differently.
+func learn(t *testing.T, changed func(a *Agent)) *Agent {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("learning takes seconds, on the portable path half a minute")
+	}
 	c := Config{
 		Model: model.Config{
 			Obs: 2 + env.Extra, Actions: actions, Deter: 64, Hidden: 64, Stoch: 4, Classes: 4, Blocks: 1,
@@ -232,33 +285,69 @@ func TestMemoryTask(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	t.Cleanup(func() { a.Close() })
+	changed(a)
 	replay := newStreams(c, envs, 2)
 	p := newPlayer(t, c.Model, envs, 3)
 	for range 4 * c.BatchLength {
 		p.step(t, replay)
 	}
-	const threshold = (reactiveOptimum + memoryOptimum) / 2
-	var got float64
-	for i := 1; i <= updates && got < threshold; i++ {
+	for i := 1; ; i++ {
 		r, err := a.Train(t.Context(), replay.sample())
 		if err != nil {
 			t.Fatal(err)
 		}
 		replay.refresh(r.Refresh)
+		changed(a)
 		p.policy.Use(a.params)
 		p.step(t, replay)
-		if i%100 == 0 {
-			got = score(t, a, false)
-			t.Logf("update %d: reward per action %.3f", i, got)
+		if i%50 != 0 || i < int(c.ActorStart) {
+			continue
+		}
+		got := score(t, a, nothing)
+		t.Logf("update %d: reward per action %.3f", i, got)
+		if got >= threshold {
+			return a
+		}
+		if i >= updates {
+			t.Fatalf("reward per action %.3f after %d updates, want %.3f: with memory of an episode alone there is at most %.3f, without memory %.3f",
+				got, i, threshold, episodeOptimum, reactiveOptimum)
 		}
 	}
-	forgetful := score(t, a, true)
-	t.Logf("reward per action without memory: %.3f", forgetful)
-	if got < threshold {
-		t.Errorf("reward per action %.3f after %d updates, want %.3f: without memory there is at most %.3f", got, updates, threshold, reactiveOptimum)
+}
+
+// checkForgetting fails if an agent gets more than limit while it forgets.
+func checkForgetting(t *testing.T, a *Agent, what string, forget forget, limit float64) {
+	t.Helper()
+	got := score(t, a, forget)
+	t.Logf("reward per action when it forgets %s: %.3f", what, got)
+	if got > limit {
+		t.Errorf("reward per action %.3f when it forgets %s, which allows %.3f", got, what, limit)
 	}
-	if forgetful > reactiveOptimum {
-		t.Errorf("reward per action %.3f with the recurrent state zeroed at every step: the task needs no memory", forgetful)
-	}
+}
+
+// The agent must learn to look once and to remember through the episodes of a
+// trial, which neither a policy without memory can nor one whose memory ends with
+// the episode; made to forget like these, the same parameters must not reach what
+// they reached.
+func TestMemoryTask(t *testing.T) {
+	a := learn(t, func(*Agent) {})
+	checkForgetting(t, a, "everything at every step", everything, reactiveOptimum)
+	checkForgetting(t, a, "everything at an episode's start", episodesAgo, episodeOptimum)
+}
+
+// The same with a policy that has no memory but its own: it does not see the
+// deterministic state, and neither does the posterior, so that the stochastic
+// state that it sees is of the last observation alone. What it then remembers is
+// in its GRU.
+func TestMemoryTaskOfThePolicyAlone(t *testing.T) {
+	a := learn(t, func(a *Agent) {
+		for _, tensor := range a.params.Tensors() {
+			if tensor.Name == "actor/in/kernel" || tensor.Name == "rssm/posterior/kernel" {
+				clear(tensor.Data[:a.cfg.Model.Deter*tensor.Shape[1]]) // the rows that read it
+			}
+		}
+	})
+	checkForgetting(t, a, "its policy's state at every step", policyState, reactiveOptimum)
+	checkForgetting(t, a, "everything at an episode's start", episodesAgo, episodeOptimum)
 }
