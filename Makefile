@@ -9,7 +9,7 @@ RACE := ./protocol ./actor ./replay ./learner ./monitor ./model ./model/internal
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build run test bench fmt-check lint vuln generate-check cross-build clean
+.PHONY: help build run test kernel-paths bench fmt-check lint vuln generate-check cross-build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,6 +24,13 @@ test: ## vet, all tests with fuzz seeds, the race detector on the concurrent pac
 	go vet ./...
 	go test -timeout 8m ./...
 	go test -timeout 8m -race $(RACE)
+	@$(MAKE) --no-print-directory kernel-paths
+
+# Not from the cache, which does not know that the variable is read before the tests
+# begin, and without the tests that learn, which take long on the portable path.
+kernel-paths: ## the agent's tests on the kernel paths that make test does not take
+	DREAMFLEET_KERNEL=avx2 go test -count=1 -short ./model/... ./learner/dreamer
+	DREAMFLEET_KERNEL=portable go test -count=1 -short ./model/... ./learner/dreamer
 
 bench: build ## measure every part against the limits of this machine, some fifteen minutes
 	bin/dreamfleet bench
