@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strconv"
-	"strings"
-	"unsafe"
 
 	"github.com/nats-io/nats.go"
 )
@@ -159,7 +157,7 @@ func (a *Assembler) Add(f ParamFrame) (blob []byte, err error) {
 	if a.blob == nil || f.ID.After(a.head.ID) {
 		a.head, a.missing, a.summed, a.digest = f, f.Count, 0, 0
 		a.head.Data = nil
-		a.blob, a.have = unfilled(f.Size), make([]bool, f.Count)
+		a.blob, a.have = make([]byte, f.Size), make([]bool, f.Count)
 	}
 	if f.Size != a.head.Size || f.Digest != a.head.Digest {
 		return nil, fmt.Errorf("parameters %d: frame %d is of another blob: %w", f.ID.Version, f.Index, ErrCorrupt)
@@ -180,17 +178,6 @@ func (a *Assembler) Add(f ParamFrame) (blob []byte, err error) {
 	}
 	a.newest = f.ID
 	return blob, nil
-}
-
-// unfilled returns n bytes of any content, all of which the caller writes before
-// they are read. To fill 80 MB with zeros first, as make does, takes longer
-// than to copy the frames there and to sum them. The memory is a strings.Builder's,
-// whose string is given up at once, so that nothing else refers to it.
-func unfilled(n int) []byte {
-	var b strings.Builder
-	b.Grow(n)
-	b.WriteByte(0) // where the empty string's bytes lie is not specified
-	return unsafe.Slice(unsafe.StringData(b.String()), n)
 }
 
 // sum takes the frames in order into the digest as soon as they are there,
