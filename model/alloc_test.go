@@ -58,7 +58,8 @@ func TestNoAllocations(t *testing.T) {
 			})
 			optimizer := NewOptimizer(params, 0.3, pool)
 			rate := func(string) float64 { return 0 }
-			check("the optimiser", func() { optimizer.Update(grad, rate) })
+			grads := byModule(params, grad)
+			check("the optimiser", func() { optimizer.Update(grads, rate) })
 			policy := newPolicy(t, c, rows)
 			policy.Use(params)
 			action, logProb, flags := make([]int32, rows), make([]float32, rows), make([]uint8, rows)

@@ -567,7 +567,7 @@ func TestOptimizerLaProp(t *testing.T) {
 			}
 			at += n
 		}
-		closeTo(t, "norm", o.Update(grads, rates), math.Sqrt(want), 1e-5)
+		closeTo(t, "norm", o.Update(byModule(p, grads), rates), math.Sqrt(want), 1e-5)
 		for j := range naive {
 			if math.Abs(float64(p.Data[j])-naive[j]) > 1e-6 {
 				t.Fatalf("step %d: parameter %d is %v, want %v", step, j, p.Data[j], naive[j])
@@ -580,12 +580,23 @@ func TestOptimizerLaProp(t *testing.T) {
 	before := slices.Clone(p.Data)
 	grads := make([]float32, len(p.Data))
 	grads[17] = float32(math.Inf(1))
-	if norm := o.Update(grads, rates); !math.IsInf(norm, 0) && !math.IsNaN(norm) {
+	if norm := o.Update(byModule(p, grads), rates); !math.IsInf(norm, 0) && !math.IsNaN(norm) {
 		t.Errorf("norm of an infinite gradient is %v", norm)
 	}
 	if !slices.Equal(before, p.Data) || o.Step != 4 {
 		t.Error("an infinite gradient changed the parameters")
 	}
+}
+
+// byModule cuts a vector laid out as Params.Data into its modules.
+func byModule(p *Params, x []float32) [][]float32 {
+	var all [][]float32
+	at := 0
+	for _, m := range p.Modules {
+		all = append(all, x[at:at+len(m.Data)])
+		at += len(m.Data)
+	}
+	return all
 }
 
 // Critic learning: the slow critic moves by its share of the distance.

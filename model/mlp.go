@@ -160,8 +160,8 @@ func (m *MLP) first(l *layer, pre []float32, lo, hi int) {
 }
 
 // Backward takes the gradient of the last Forward's output and writes the
-// parameters' gradient to grad. Where dx is not nil it gets the gradient of
-// the vectors or deterministic states, and dz that of the dense stochastic
+// parameters' gradient to grad. Where dx is not nil the gradient of the vectors
+// or deterministic states is added to it, and to dz that of the dense stochastic
 // states.
 func (m *MLP) Backward(dout, grad, dx, dz []float32) {
 	m.dout, m.dx, m.dz = dout, dx, dz
@@ -229,11 +229,11 @@ func (m *MLP) backBlocks(from, to int) {
 				continue
 			}
 			if m.dx != nil {
-				l.denseBack(0, m.dx[lo*w:hi*w], w, dpre, false)
+				l.denseBack(0, m.dx[lo*w:hi*w], w, dpre, true)
 			}
 			if m.dz != nil && len(l.parts) > 1 {
 				w := l.parts[1].in
-				l.denseBack(1, m.dz[lo*w:hi*w], w, dpre, false)
+				l.denseBack(1, m.dz[lo*w:hi*w], w, dpre, true)
 			}
 		}
 	}
@@ -241,6 +241,3 @@ func (m *MLP) backBlocks(from, to int) {
 
 // Rows is the number of rows that the runner was made for.
 func (m *MLP) Rows() int { return m.rows }
-
-// ReadsStoch says whether the network reads the stochastic state.
-func (m *MLP) ReadsStoch() bool { return len(m.net.hidden[0].parts) > 1 }

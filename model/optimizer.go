@@ -28,14 +28,18 @@ type Optimizer struct {
 	lr     []float32 // for each tensor
 	norm2  []float64 // squared norms of gradient and parameters of each chunk
 	sum2   []float64 // of each tensor
-	grads  []float32
+	grads  [][]float32
 
 	c1, c2  float32
 	normF   func(lo, hi int)
 	updateF func(lo, hi int)
 }
 
-type chunk struct{ tensor, lo, hi int }
+// chunk is a part of a tensor: its values in Params.Data, and where the gradient
+// of the first lies in that of its module.
+type chunk struct{ tensor, lo, hi, module, at int }
+
+func (o *Optimizer) grad(c chunk) []float32 { return o.grads[c.module][c.at : c.at+c.hi-c.lo] }
 
 const (
 	beta1        = 0.9
@@ -51,26 +55,30 @@ func NewOptimizer(p *Params, clip float64, pool *Pool) *Optimizer {
 		Clip: clip, M: make([]float32, len(p.Data)), V: make([]float32, len(p.Data)),
 		params: p, pool: pool,
 	}
-	at := 0
-	for i, t := range p.Tensors() {
-		n := len(t.Data)
-		for lo := 0; lo < n; lo += chunkLen {
-			o.chunks = append(o.chunks, chunk{i, at + lo, at + min(n, lo+chunkLen)})
+	at, tensor := 0, 0
+	for m, module := range p.Modules {
+		begin := at
+		for _, t := range module.Tensors {
+			n := len(t.Data)
+			for lo := 0; lo < n; lo += chunkLen {
+				o.chunks = append(o.chunks, chunk{tensor, at + lo, at + min(n, lo+chunkLen), m, at + lo - begin})
+			}
+			at += n
+			tensor++
 		}
-		at += n
 	}
-	n := len(p.Tensors())
+	n := tensor
 	o.scale, o.lr = make([]float32, n), make([]float32, n)
 	o.norm2, o.sum2 = make([]float64, 2*len(o.chunks)), make([]float64, 2*n)
 	o.normF, o.updateF = o.norms, o.update
 	return o
 }
 
-// Update makes one step. grads is laid out as Params.Data; rate gives the
-// learning rate of a module. It returns the norm of the gradient before
+// Update makes one step. grads has the gradient of each module, laid out as its
+// Data; rate gives the learning rate of a module. It returns the norm of the gradient before
 // clipping. A gradient that is not finite changes nothing and returns a norm
 // that is not finite.
-func (o *Optimizer) Update(grads []float32, rate func(module string) float64) float64 {
+func (o *Optimizer) Update(grads [][]float32, rate func(module string) float64) float64 {
 	o.grads = grads
 	o.pool.Run(len(o.chunks), o.normF)
 
@@ -111,14 +119,14 @@ func (o *Optimizer) Update(grads []float32, rate func(module string) float64) fl
 func (o *Optimizer) norms(from, to int) {
 	for i := from; i < to; i++ {
 		c := o.chunks[i]
-		o.norm2[2*i] = float64(kernel.SumSquares(o.grads[c.lo:c.hi]))
+		o.norm2[2*i] = float64(kernel.SumSquares(o.grad(c)))
 		o.norm2[2*i+1] = float64(kernel.SumSquares(o.params.Data[c.lo:c.hi]))
 	}
 }
 
 func (o *Optimizer) update(from, to int) {
 	for _, c := range o.chunks[from:to] {
-		kernel.LaProp(o.params.Data[c.lo:c.hi], o.M[c.lo:c.hi], o.V[c.lo:c.hi], o.grads[c.lo:c.hi],
+		kernel.LaProp(o.params.Data[c.lo:c.hi], o.M[c.lo:c.hi], o.V[c.lo:c.hi], o.grad(c),
 			o.lr[c.tensor], beta1, beta2, o.c1, o.c2, optimizerEps, o.scale[c.tensor])
 	}
 }

@@ -25,7 +25,7 @@ type Agent struct {
 	size   *meanSize
 	pcg    *rand.PCG
 	rng    *rand.Rand
-	grads  []float32 // laid out as params.Data
+	grads  [][]float32 // of the modules, in the program's memory
 
 	batch    *batch
 	feat     *features
@@ -61,7 +61,7 @@ func New(c Config, seed uint64) (*Agent, error) {
 	params.Init(a.rng)
 	a.slow = append([]float32(nil), params.Module(model.Critic).Data...)
 	a.opt = model.NewOptimizer(params, c.Clip, a.pool)
-	a.grads = make([]float32, len(params.Data))
+	a.grads = make([][]float32, len(params.Modules))
 	a.values, a.rateF = map[string]float64{}, a.rate
 	if err := a.build(); err != nil {
 		a.pool.Close()
@@ -84,7 +84,7 @@ func (a *Agent) build() error {
 	dist := model.NewTwoHot(m.Bins)
 	dist.Pool = a.pool
 	a.batch = newBatch(c)
-	a.feat = &features{cfg: m, rows: rows, states: model.NewStates(m, rows)}
+	a.feat = newFeatures(m, rows)
 	a.imaginer = model.NewImaginer(m, t, b, k, h, a.pool)
 	a.returns = newReturnsOp(c, a.batch, dist, a.norm, a.size)
 	a.actor = &actorOp{cfg: c, net: a.imaginer, returns: a.returns, dp: make([]float32, h*n*m.Actions)}
@@ -111,14 +111,15 @@ func (a *Agent) build() error {
 	embed := g.Apply("encode", &encodeOp{mlp(model.Encoder, rows)}, nodes(param[model.Encoder], obs), 0)
 	feat := g.Apply("observe", &observeOp{model.NewObserver(m, t, b, a.pool), a.feat, &a.batch.sequence},
 		nodes(param[model.RSSM], embed), 0, 1)
+	shared := g.Apply("share", &shareOp{a.feat}, nodes(feat), 0)
 	head := func(name string) *graph.Node {
-		return g.Apply(name, &headOp{mlp(name, rows), a.feat}, nodes(param[name], feat), 0, 1)
+		return g.Apply(name, &headOp{mlp(name, rows), a.feat}, nodes(param[name], shared), 0, 1)
 	}
 	twoHot := func(rows int, op twoHotOp) *twoHotOp {
 		op.dist, op.probs = dist, make([]float32, rows*m.Bins)
 		return &op
 	}
-	kl := g.Apply("kl", a.kl, nodes(feat, head(model.Prior)), 0, 1)
+	kl := g.Apply("kl", a.kl, nodes(shared, head(model.Prior)), 0, 1)
 	reconstruction := g.Apply("reconstruction", &squaredOp{a.batch.obs, rows}, nodes(head(model.Decoder)), 0)
 	reward := g.Apply("reward_loss", twoHot(rows, twoHotOp{targets: [][]float32{a.batch.reward}, count: rows}), nodes(head(model.Reward)), 0)
 	goes := g.Apply("continue_loss", &continueOp{a.batch.live}, nodes(head(model.Continue)), 0)
@@ -195,15 +196,14 @@ func (a *Agent) Train(ctx context.Context, p *protocol.Batch) (learner.Result, e
 	return learner.Result{Metrics: metrics, Refresh: a.refresh(p)}, nil
 }
 
-// gradients runs the graph and gathers the gradients of all modules.
+// gradients runs the graph, which leaves the gradients of all modules.
 func (a *Agent) gradients(ctx context.Context) error {
 	a.actor.active = a.opt.Step >= a.cfg.ActorStart
 	if err := a.program.Run(ctx); err != nil {
 		return fmt.Errorf("dreamer: training step %d: %w", a.opt.Step, err)
 	}
-	at := 0
-	for i := range a.params.Modules {
-		at += copy(a.grads[at:], a.program.Grad(i))
+	for i := range a.grads {
+		a.grads[i] = a.program.Grad(i)
 	}
 	return nil
 }

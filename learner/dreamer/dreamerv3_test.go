@@ -18,7 +18,7 @@ import (
 func TestWorldModelLearningFreeNatsAndStopGradients(t *testing.T) {
 	c := variants()["recurrent"].Model
 	const rows = 2
-	feat := &features{cfg: c, rows: rows}
+	feat := newFeatures(c, rows)
 	op := &klOp{
 		kl: model.NewKL(c, rows), feat: feat, free: 1,
 		rows: make([]float64, rows), post: make([]float32, rows), prior: make([]float32, rows),
@@ -26,6 +26,7 @@ func TestWorldModelLearningFreeNatsAndStopGradients(t *testing.T) {
 	n := c.LogitsLen()
 	in := [][]float32{make([]float32, feat.len()), make([]float32, rows*n)}
 	_, _, post := feat.sections(in[0])
+	feat.logits = post
 	for i := range c.Stoch { // row 0: far apart; row 1: a tenth of a nat
 		post[i*c.Classes] = 6
 		post[n+i*c.Classes] = 0.3
@@ -36,7 +37,7 @@ func TestWorldModelLearningFreeNatsAndStopGradients(t *testing.T) {
 	}
 	near(t, "loss", out, vec{1.1 * (op.rows[0] + 1) / 2}, 1e-5)
 	near(t, "reported divergence", []float32{float32(op.mean)}, vec{(op.rows[0] + op.rows[1]) / 2}, 1e-5)
-	din := back(t, op, out, []float32{1}, in, 0, 1)
+	din := back(t, onFeatures{op, feat, 0}, out, []float32{1}, in, 0, 1)
 	_, _, dpost := feat.sections(din[0])
 	dprior := din[1]
 	for i := range n {

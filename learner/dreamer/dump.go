@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
@@ -49,7 +50,7 @@ func (a *Agent) Dump(w io.Writer, p *protocol.Batch) error {
 		return fmt.Errorf("dreamer: the step has a loss or gradient that is not finite")
 	}
 	state("after/")
-	group("grads/", params, a.grads)
+	group("grads/", params, slices.Concat(a.grads...))
 	for i, name := range lossNames {
 		add(name, a.program.Value(a.losses[i])[:1])
 	}

@@ -100,6 +100,25 @@ func back(t *testing.T, op graph.Operator, out, dout []float32, in [][]float32, 
 	return din
 }
 
+// onFeatures is an operator that shares the features, its input with the given
+// index, as a function of their vector.
+type onFeatures struct {
+	graph.Operator
+	feat  *features
+	input int
+}
+
+func (o onFeatures) Backward(in [][]float32, out, dout []float32, din [][]float32) error {
+	clear(o.feat.grad)
+	token := slices.Clone(din)
+	token[o.input] = dirty(1)
+	if err := o.Operator.Backward(in, out, dout, token); err != nil {
+		return err
+	}
+	copy(din[o.input], o.feat.grad)
+	return nil
+}
+
 func dirty(n int) []float32 {
 	x := make([]float32, n)
 	for i := range x {
@@ -189,7 +208,7 @@ func TestHeadOperators(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, b *bench) {
 		m := b.cfg.Model
 		for _, name := range []string{model.Prior, model.Decoder, model.Reward, model.Continue, model.Critic} {
-			op := &headOp{b.mlp(name, b.rows), b.feat}
+			op := onFeatures{&headOp{b.mlp(name, b.rows), b.feat}, b.feat, 1}
 			in := [][]float32{b.module(name), b.features}
 			out := run(t, op, in...)
 			at := toWeights(b.params.Module(name).Tensors)
@@ -219,6 +238,26 @@ func TestHeadOperators(t *testing.T) {
 	})
 }
 
+// What the operators that share the features have added up is the features'
+// gradient, and nothing is left of it in the next step.
+func TestShareOperator(t *testing.T) {
+	b := newBench(t, variants()["recurrent"])
+	op := &shareOp{b.feat}
+	b.feat.grad[3] = 7
+	token := run(t, op, b.features)
+	if len(token) != 1 || token[0] != 0 {
+		t.Errorf("the token is %v", token)
+	}
+	b.feat.grad[1] += 2
+	b.feat.grad[1] += 3
+	din := back(t, op, token, []float32{0}, [][]float32{b.features}, 0)[0]
+	want := make([]float32, len(din))
+	want[1] = 5
+	if !slices.Equal(din, want) {
+		t.Error("the features' gradient is not what was added up")
+	}
+}
+
 func TestKLOperator(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, b *bench) {
 		c, m := b.cfg, b.cfg.Model
@@ -241,7 +280,7 @@ func TestKLOperator(t *testing.T) {
 		if above == 0 || above == b.rows && !m.Gaussian {
 			t.Errorf("%d of %d rows above the free nats: the test needs some on both sides", above, b.rows)
 		}
-		din := back(t, b.kl, out, []float32{1.5}, in, 0, 1)
+		din := back(t, onFeatures{b.kl, b.feat, 0}, out, []float32{1.5}, in, 0, 1)
 		ddeter, dstoch, dlogits := b.feat.sections(din[0])
 		grads := []model.Tensor{{Name: "post", Data: dlogits}, {Name: "prior", Data: din[1]}}
 		checkGradients(t, func(w weights) float64 { hold.again(); return 1.5 * f(w) }, at, grads)

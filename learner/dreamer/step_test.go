@@ -47,7 +47,7 @@ func checkWholeLoss(t *testing.T, a *Agent) {
 		f.again()
 		return step.total(step.losses(w, &f, &r))
 	}
-	checkGradients(t, loss, at, like(a.params.Tensors(), a.grads))
+	checkGradients(t, loss, at, like(a.params.Tensors(), slices.Concat(a.grads...)))
 }
 
 // The same at the size of the preset debug.
@@ -117,11 +117,8 @@ func TestActorStart(t *testing.T) {
 		if err := a.gradients(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		at := 0
-		for _, m := range a.params.Modules {
-			grad := a.grads[at : at+len(m.Data)]
-			at += len(m.Data)
-			learns := slices.ContainsFunc(grad, func(g float32) bool { return g != 0 })
+		for i, m := range a.params.Modules {
+			learns := slices.ContainsFunc(a.grads[i], func(g float32) bool { return g != 0 })
 			if m.Name == model.Actor && learns != want || m.Name != model.Actor && !learns {
 				t.Errorf("after %d updates: %s learns: %v", step, m.Name, learns)
 			}
@@ -144,10 +141,8 @@ func gradientsOf(t *testing.T, c Config, otherSlow bool) map[string][]float32 {
 		t.Fatal(err)
 	}
 	grads := map[string][]float32{}
-	at := 0
-	for _, m := range a.params.Modules {
-		grads[m.Name] = a.grads[at : at+len(m.Data)]
-		at += len(m.Data)
+	for i, m := range a.params.Modules {
+		grads[m.Name] = a.grads[i]
 	}
 	return grads
 }

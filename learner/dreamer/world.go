@@ -17,6 +17,7 @@ func (o *encodeOp) Forward(in [][]float32, out []float32) error {
 }
 
 func (o *encodeOp) Backward(in [][]float32, _, dout []float32, din [][]float32) error {
+	clear(din[1]) // nil, but in tests
 	o.net.Backward(dout, din[0], din[1], nil)
 	return nil
 }
@@ -29,6 +30,14 @@ type features struct {
 	cfg    model.Config
 	rows   int
 	states model.States
+	logits []float32 // as of the last Forward
+	grad   []float32 // what the operators that share them add their gradients to
+}
+
+func newFeatures(c model.Config, rows int) *features {
+	f := &features{cfg: c, rows: rows, states: model.NewStates(c, rows)}
+	f.grad = make([]float32, f.len())
+	return f
 }
 
 func (f *features) len() int { return f.rows * (f.cfg.FeatLen() + f.cfg.LogitsLen()) }
@@ -50,7 +59,7 @@ func (o *observeOp) Len() int { return o.feat.len() }
 
 func (o *observeOp) Forward(in [][]float32, out []float32) error {
 	deter, stoch, logits := o.feat.sections(out)
-	o.feat.states.Deter = deter
+	o.feat.states.Deter, o.feat.logits = deter, logits
 	o.net.Forward(in[0], in[1], o.seq, o.feat.states, logits)
 	o.feat.states.Stoch.DenseTo(stoch, o.feat.cfg)
 	return nil
@@ -62,7 +71,28 @@ func (o *observeOp) Backward(_ [][]float32, _, dout []float32, din [][]float32) 
 	return nil
 }
 
-// headOp is a head on the replayed states: parameters, features → outputs.
+// shareOp lets several operators read the features: features → a token, of length
+// one, that they take in place of the features themselves. Gorgonia would add up
+// the gradients of a vector that several read one after the other, on one thread,
+// and each of them would have to fill the sections that it does not read: a tenth
+// of a step of the preset small. So they add to one gradient, and the token's own
+// gradient says only that they have.
+type shareOp struct{ feat *features }
+
+func (o *shareOp) Len() int { return 1 }
+
+func (o *shareOp) Forward(_ [][]float32, out []float32) error {
+	clear(o.feat.grad)
+	out[0] = 0
+	return nil
+}
+
+func (o *shareOp) Backward(_ [][]float32, _, _ []float32, din [][]float32) error {
+	copy(din[0], o.feat.grad)
+	return nil
+}
+
+// headOp is a head on the replayed states: parameters, shared features → outputs.
 type headOp struct {
 	net  *model.MLP
 	feat *features
@@ -76,20 +106,13 @@ func (o *headOp) Forward(in [][]float32, out []float32) error {
 }
 
 func (o *headOp) Backward(_ [][]float32, _, dout []float32, din [][]float32) error {
-	if din[1] == nil {
-		o.net.Backward(dout, din[0], nil, nil)
-		return nil
-	}
-	ddeter, dstoch, dlogits := o.feat.sections(din[1])
-	clear(dlogits)
-	if !o.net.ReadsStoch() {
-		clear(dstoch)
-	}
+	din[1][0] = 0
+	ddeter, dstoch, _ := o.feat.sections(o.feat.grad)
 	o.net.Backward(dout, din[0], ddeter, dstoch)
 	return nil
 }
 
-// klOp is dynamics and representation loss: features, prior logits → their
+// klOp is dynamics and representation loss: shared features, prior logits → their
 // weighted mean. With sg the stop-gradient and [z]₊ = max(free, z):
 //
 //	1.0·[KL(sg(posterior) ‖ prior)]₊ + 0.1·[KL(posterior ‖ sg(prior))]₊
@@ -108,8 +131,7 @@ type klOp struct {
 func (o *klOp) Len() int { return 1 }
 
 func (o *klOp) Forward(in [][]float32, out []float32) error {
-	_, _, logits := o.feat.sections(in[0])
-	o.kl.Rows(o.rows, logits, in[1])
+	o.kl.Rows(o.rows, o.feat.logits, in[1])
 	var sum, clipped float64
 	for _, k := range o.rows {
 		sum += k
@@ -129,13 +151,10 @@ func (o *klOp) Backward(in [][]float32, _, dout []float32, din [][]float32) erro
 		}
 		o.post[r], o.prior[r] = representationWeight*w, dynamicsWeight*w
 	}
-	ddeter, dstoch, dlogits := o.feat.sections(din[0])
-	clear(ddeter)
-	clear(dstoch)
-	clear(dlogits)
+	din[0][0] = 0
 	clear(din[1])
-	_, _, logits := o.feat.sections(in[0])
-	o.kl.Back(dlogits, din[1], logits, in[1], o.post, o.prior)
+	_, _, dlogits := o.feat.sections(o.feat.grad)
+	o.kl.Back(dlogits, din[1], o.feat.logits, in[1], o.post, o.prior)
 	return nil
 }
 
