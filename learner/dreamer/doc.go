@@ -23,9 +23,26 @@
 // that state is rolled along the replayed sequence without a gradient and then
 // through imagination with one; a rollout keeps the action mask of its start.
 //
-// Two settings depart from it, for environments like job queues, whose costs
-// have heavy tails and come from arrivals that no action changes:
-// ScaleByAdvantage puts advantages through symlog, and ImagineGroup makes
-// rollouts that share their chances each other's baseline. Without them it is
-// DreamerV3's loss.
+// Two settings are not DreamerV3's, for environments like job queues, whose
+// costs have heavy tails and come from arrivals that no action changes:
+// ScaleByAdvantage puts advantages through symlog, scaled by their own size, and
+// ImagineGroup makes rollouts that share their chances each other's baseline.
+// Without them it is DreamerV3's loss.
+//
+// The preset small, which is the default, is made for small models at many
+// updates a second. It departs from the published settings in both of these, and
+// in these values (published ones in brackets):
+//
+//   - three learning rates, 1e-3 for the world model, 3e-4 for the policy and 5e-4
+//     for the critic (one, 4e-5), which rise over 100 updates (1000) and then fall
+//     with a half-life of 10 000 (they stay)
+//   - a policy that learns from update 400 on (from the first)
+//   - reconstruction weighted by 30 (1), entropy by 3e-2 (3e-4), and a uniform
+//     share of 1e-3 in the categoricals (0.01)
+//   - a horizon of 50 (333), rollouts of 8 steps (15) from the last 4 steps of
+//     sequences of 16 (from all of 64), 32 sequences in a batch (16)
+//   - a GRU of one block (8), and layers smaller than those of any published size
+//
+// The presets 1m, 12m and 50m have the published values in all of them, and the
+// loss without the two settings. debug, which learns nothing, is small made smaller.
 package dreamer
