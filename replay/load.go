@@ -41,6 +41,12 @@ func (s *Store) load() error {
 	if err != nil {
 		return err
 	}
+	if !s.cfg.ReadOnly {
+		// What a process that was killed had written and not synced is read from
+		// the system's memory here. Its chunks come again, are dropped as stored,
+		// and acknowledged after the next Sync.
+		s.disk.dirty = slices.Clone(s.disk.segments)
+	}
 	st := s.Stats()
 	s.log.Info("replay is open", "steps", st.Steps, "chunks", st.Chunks, "bytes_per_step", st.BytesPerStep)
 	if st.TornBytes > 0 || st.DamagedRecords > 0 {

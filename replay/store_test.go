@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -616,4 +617,34 @@ func (l *lockedBuffer) contains(s string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Contains(l.b.String(), s)
+}
+
+// Chunks of a killed process that were not synced are read back from the system's
+// memory; when they come again the next Sync makes them durable before they are
+// acknowledged.
+func TestWhatIsReadBackIsSyncedAgain(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	s := openStore(t, cfg)
+	for seq := range uint64(3) {
+		insert(t, s, testChunk("a", 0, seq, 16))
+	}
+	killed := cfg
+	killed.Dir = t.TempDir()
+	copyFiles(t, cfg.Dir, killed.Dir)
+	again := openStore(t, killed)
+	if inserted, err := again.Insert(testChunk("a", 0, 2, 16)); inserted || err != nil {
+		t.Fatalf("a chunk that is stored: inserted %v, %v", inserted, err)
+	}
+	synced := 0
+	for _, seg := range again.disk.dirty {
+		if slices.Contains(again.disk.segments, seg) {
+			synced++
+		}
+	}
+	if synced == 0 || synced != len(again.disk.segments) {
+		t.Errorf("the next sync covers %d of %d segments", synced, len(again.disk.segments))
+	}
+	if err := again.Sync(); err != nil || len(again.disk.dirty) > 0 {
+		t.Errorf("after it %d are left, %v", len(again.disk.dirty), err)
+	}
 }
