@@ -369,6 +369,13 @@ func TestImagineAndActorOperators(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, b *bench) {
 		b.twice(t, func() { checkImagineAndActor(t, b) })
 	})
+	// With more rollouts the blocks grow.
+	t.Run("large blocks", func(t *testing.T) {
+		c := variants()["blocks"]
+		c.BatchLength, c.ImagineLast = 46, 45
+		b := newBench(t, c)
+		b.twice(t, func() { checkImagineAndActor(t, b) })
+	})
 }
 
 func checkImagineAndActor(t *testing.T, b *bench) {
