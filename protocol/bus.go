@@ -93,7 +93,7 @@ func Connect(ctx context.Context, cfg BusConfig, log hclog.Logger) (*Bus, error)
 		b.Close()
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if err := b.ensure(ctx); err != nil {
+	if err := b.ensure(ctx, b.cfg); err != nil {
 		b.Close()
 		return nil, fmt.Errorf("bus: %w", err)
 	}

@@ -41,16 +41,16 @@ func consumerName(run string) string       { return "replay-" + run }
 // replay and learner the buckets that all read, an operator everything. Buckets
 // and object stores are streams of the shape that NATS's ADR-8 and ADR-20 give
 // them.
-func (b *Bus) streams() []jetstream.StreamConfig {
+func (c BusConfig) streams() []jetstream.StreamConfig {
 	traj := jetstream.StreamConfig{
 		Name: streamTraj, Subjects: []string{"traj.>"}, Description: "trajectory chunks, until the replay has them on disk",
 		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
-		MaxBytes: b.cfg.TrajBytes, MaxAge: b.cfg.TrajAge, MaxMsgSize: MaxMessage, Duplicates: dedupeWindow,
+		MaxBytes: c.TrajBytes, MaxAge: c.TrajAge, MaxMsgSize: MaxMessage, Duplicates: dedupeWindow,
 	}
 	dead := jetstream.StreamConfig{
 		Name: streamDead, Subjects: []string{"dead.>"}, Description: "messages that could not be decoded",
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
-		MaxBytes: b.cfg.DeadBytes, MaxAge: 7 * 24 * time.Hour, MaxMsgSize: MaxMessage, Duplicates: dedupeWindow,
+		MaxBytes: c.DeadBytes, MaxAge: 7 * 24 * time.Hour, MaxMsgSize: MaxMessage, Duplicates: dedupeWindow,
 	}
 	cfg := jetstream.StreamConfig{
 		Name: "KV_" + bucketCfg, Subjects: []string{"$KV." + bucketCfg + ".>"}, Description: "runs' configurations and pointers",
@@ -66,7 +66,7 @@ func (b *Bus) streams() []jetstream.StreamConfig {
 		AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
 	}
 	var all []jetstream.StreamConfig
-	switch b.cfg.Role {
+	switch c.Role {
 	case RoleReplay:
 		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
 	case RoleLearner:
@@ -89,9 +89,23 @@ func (b *Bus) checkpointStream() jetstream.StreamConfig {
 	}
 }
 
+// BoundTrajectories sets the bounds of the trajectory stream, which a replay that
+// joins a run learns from its configuration only after it has connected.
+func (b *Bus) BoundTrajectories(ctx context.Context, maxBytes int64, maxAge time.Duration) error {
+	bounded := b.cfg
+	bounded.TrajBytes, bounded.TrajAge = maxBytes, maxAge
+	if err := bounded.fill(); err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	if err := b.ensure(ctx, bounded); err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	return nil
+}
+
 // ensure creates what is missing and checks what is there.
-func (b *Bus) ensure(ctx context.Context) error {
-	for _, want := range b.streams() {
+func (b *Bus) ensure(ctx context.Context, cfg BusConfig) error {
+	for _, want := range cfg.streams() {
 		if err := b.ensureStream(ctx, want); err != nil {
 			return fmt.Errorf("stream %s: %w", want.Name, err)
 		}

@@ -142,6 +142,18 @@ func (c *Config) fill() error {
 	return os.MkdirAll(c.Dir, 0o755)
 }
 
+// Fits returns an error that wraps ErrShape where chunks are stored and have
+// another shape than these widths. New ones would all be refused.
+func (s *Store) Fits(obsLen, actions, stride, contextLen int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if want := (shape{obsLen, actions, stride, contextLen}); s.disk.header != nil && s.index.shape != want {
+		return fmt.Errorf("replay in %s has %v, the run's settings make %v: choose another folder or another name for the run: %w",
+			s.cfg.Dir, s.index.shape, want, ErrShape)
+	}
+	return nil
+}
+
 // Insert stores a chunk and reports whether it did: one that is stored already,
 // or that is older than what the window still has of its stream, is dropped and
 // counted as a duplicate. It can be sampled at once and survives a power cut

@@ -648,3 +648,17 @@ func TestWhatIsReadBackIsSyncedAgain(t *testing.T) {
 		t.Errorf("after it %d are left, %v", len(again.disk.dirty), err)
 	}
 }
+
+func TestFits(t *testing.T) {
+	s := openStore(t, testConfig(t.TempDir()))
+	if err := s.Fits(1, 2, 3, 4); err != nil {
+		t.Errorf("an empty replay: %v", err)
+	}
+	insert(t, s, testChunk("a", 0, 0, 16))
+	if err := s.Fits(testObs, testActions, testStride, testContext); err != nil {
+		t.Error(err)
+	}
+	if err := s.Fits(testObs, testActions, testStride, testContext+1); !errors.Is(err, ErrShape) {
+		t.Errorf("another context: %v", err)
+	}
+}

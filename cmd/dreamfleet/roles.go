@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -38,8 +40,13 @@ func (f *joinFlags) register(cmd *cobra.Command, run string) {
 	flags.StringVar(&f.level, "log-level", "info", "trace, debug, info, warn or error")
 }
 
-// join connects and waits for the run's configuration, so that starting order does not matter.
-func (f *joinFlags) join(cmd *cobra.Command, role protocol.Role) (protocol.Config, *protocol.Bus, hclog.Logger, error) {
+// role is what a process does that has joined a run: until ctx ends.
+type role func(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, log hclog.Logger) error
+
+// join connects, waits for the run's configuration, so that starting order does not matter, and
+// plays the role. When the run gets another configuration meanwhile, the role starts over with that.
+func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role) error {
+	ctx := cmd.Context()
 	log := newLogger(f.level, cmd.ErrOrStderr())
 	own := protocol.DefaultConfig()
 	own.MergeEnvironment(os.LookupEnv)
@@ -51,26 +58,45 @@ func (f *joinFlags) join(cmd *cobra.Command, role protocol.Role) (protocol.Confi
 	}
 	own.Bus.CA, own.Run = f.ca, runName(f.run)
 	if own.Bus.URL == "" {
-		return own, nil, log, fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
+		return fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
 	}
-	ctx := cmd.Context()
 	log.Info(waitingFor(own, os.LookupEnv))
-	bus, err := protocol.Connect(ctx, busConfig(own, nil, role, f.name), log.Named("bus"))
-	if err != nil {
-		return own, nil, log, err
+	for ctx.Err() == nil {
+		if err := f.playOnce(ctx, own, as, play, log); err != nil {
+			return ended(ctx, err)
+		}
 	}
+	return nil
+}
+
+// playOnce plays the role until ctx ends or the run has another configuration.
+func (f *joinFlags) playOnce(ctx context.Context, own protocol.Config, as protocol.Role, play role, log hclog.Logger) error {
+	bus, err := protocol.Connect(ctx, busConfig(own, nil, as, f.name), log.Named("bus"))
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
 	document, err := bus.GetConfig(ctx)
 	if err != nil {
-		bus.Close()
-		return own, nil, log, err
+		return err
 	}
 	cfg, err := protocol.DecodeConfig("the configuration of run "+own.Run, document)
 	if err != nil {
-		bus.Close()
-		return own, nil, log, err
+		return err
 	}
+	own.Bus.StoreBytes, own.Bus.MaxAge = cfg.Bus.StoreBytes, cfg.Bus.MaxAge
 	cfg.Bus = own.Bus
-	return cfg, bus, log, nil
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		if bus.AwaitConfig(ctx, document) == nil {
+			log.Info("the run has another configuration: starting over with it", "run", own.Run)
+			cancel()
+		}
+	})
+	return play(ctx, cfg, bus, log)
 }
 
 func newActorCommand() *cobra.Command {
@@ -84,33 +110,33 @@ many actors as there are machines can join and leave at any time.`,
 		Example: `  dreamfleet actor --nats nats://10.0.0.5:4222 --run small`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, bus, log, err := f.join(cmd, protocol.RoleActor)
-			if err != nil {
-				return ended(cmd.Context(), err)
-			}
-			defer bus.Close()
-			w, err := newWorld(cfg)
-			if err != nil {
-				return err
-			}
-			var actors []*actor.Actor
-			for i := range cfg.Actor.Count {
-				name, err := actor.Incarnate(f.name[:min(len(f.name), protocol.MaxName-12)] + fmt.Sprintf("-%d", i))
-				if err != nil {
-					return err
-				}
-				a, err := newActor(cfg, w, bus, i, name, log.Named("actor"))
-				if err != nil {
-					return err
-				}
-				actors = append(actors, a)
-			}
-			log.Info("acting", "run", cfg.Run, "actors", len(actors), "environments", cfg.Actor.Envs)
-			return actor.Serve(cmd.Context(), bus, log.Named("actor"), actors...)
+			return f.join(cmd, protocol.RoleActor, f.act)
 		},
 	}
 	f.register(cmd, "`name` or folder of the run")
 	return cmd
+}
+
+// act is the actor's role.
+func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, log hclog.Logger) error {
+	w, err := newWorld(cfg)
+	if err != nil {
+		return err
+	}
+	var actors []*actor.Actor
+	for i := range cfg.Actor.Count {
+		name, err := actor.Incarnate(f.name[:min(len(f.name), protocol.MaxName-12)] + fmt.Sprintf("-%d", i))
+		if err != nil {
+			return err
+		}
+		a, err := newActor(cfg, w, bus, i, name, log.Named("actor"))
+		if err != nil {
+			return err
+		}
+		actors = append(actors, a)
+	}
+	log.Info("acting", "run", cfg.Run, "actors", len(actors), "environments", cfg.Actor.Envs)
+	return actor.Serve(ctx, bus, log.Named("actor"), actors...)
 }
 
 func newReplayCommand() *cobra.Command {
@@ -123,11 +149,6 @@ batches to the learner. Everything else comes from the run's configuration on th
 		Example: `  dreamfleet replay --nats nats://10.0.0.5:4222 --run /var/lib/dreamfleet/small`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, bus, log, err := f.join(cmd, protocol.RoleReplay)
-			if err != nil {
-				return ended(cmd.Context(), err)
-			}
-			defer bus.Close()
 			if err := os.MkdirAll(f.run, 0o755); err != nil {
 				return fmt.Errorf("run folder: %w", err)
 			}
@@ -136,18 +157,38 @@ batches to the learner. Everything else comes from the run's configuration on th
 				return err
 			}
 			defer unlock()
-			store, err := openReplay(cfg, f.run, "", log.Named("replay"))
-			if err != nil {
-				return err
-			}
-			log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", f.run)
-			service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: saveInterval}
-			return errors.Join(service.Run(cmd.Context()), store.Close())
+			return f.join(cmd, protocol.RoleReplay, f.keep)
 		},
 	}
 	f.register(cmd, "run `folder`; its last part names the run on the bus")
 	return cmd
 }
+
+// keep is the replay's role.
+func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, log hclog.Logger) error {
+	store, err := openReplay(cfg, f.run, "", log.Named("replay"))
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(cfg)
+	if err == nil {
+		m := w.config(cfg).Model
+		err = store.Fits(m.Obs, m.Actions, cfg.Actor.ContextStride, m.ContextLen())
+	}
+	if err == nil {
+		err = bus.BoundTrajectories(ctx, cfg.Bus.StoreBytes, cfg.Bus.MaxAge)
+	}
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", f.run)
+	service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: apartSaveInterval}
+	return errors.Join(service.Run(ctx), store.Close())
+}
+
+// apartSaveInterval is saveInterval for a replay whose learner lives on when it is killed: samples
+// that it has forgotten are drawn once more.
+const apartSaveInterval = 2 * time.Second
 
 func newLearnerCommand() *cobra.Command {
 	var flags configFlags
@@ -270,6 +311,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	}
 	var flow atomic.Pointer[protocol.Flow]
 	flow.Store(&protocol.Flow{})
+	watch.buses = []*protocol.Bus{bus}
 	watch.updates = loop.Updates
 	watch.replay = func() replay.Stats {
 		f := flow.Load()
@@ -284,6 +326,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	group.Go(func() error { return watch.run(side, cancel) })
 	group.Go(func() error {
 		return ended(side, bus.FollowFlow(side, func(f protocol.Flow) { flow.Store(&f) }))
+	})
+	group.Go(func() error {
+		return ended(side, bus.Heartbeat(side, func() any { return map[string]int64{"updates": loop.Updates()} }))
 	})
 	err = loop.Run(budget)
 	cause := context.Cause(budget)

@@ -177,6 +177,9 @@ func (t *training) open(ctx context.Context) (err error) {
 		return err
 	}
 	t.watch.replay = t.store.Stats
+	for _, bus := range t.buses {
+		t.watch.buses = append(t.watch.buses, bus)
+	}
 	t.service = &replay.Service{
 		Store: t.store, Bus: t.buses[protocol.RoleReplay], Log: t.log.Named("replay"), Inserted: t.watch.inserted,
 	}

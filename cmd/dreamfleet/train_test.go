@@ -232,17 +232,19 @@ func TestRolesOverTCP(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	server := startNATS(ctx, t, &wg, base)
-	start := func(args ...string) {
+	start := func(args ...string) *said {
+		stderr := &said{}
 		wg.Go(func() {
-			var stderr bytes.Buffer
-			if code := run(ctx, append(args, "--nats", server), &stderr, &stderr); code != exitOK {
-				t.Errorf("%s ended with %d: %s", args[0], code, stderr.String())
+			if code := run(ctx, append(args, "--nats", server), stderr, stderr); code != exitOK {
+				t.Errorf("%s ended with %d: %s", args[0], code, stderr)
 			}
 		})
+		return stderr
 	}
-	start("actor", "--run", "fleet", "--name", "one", "--log-level", "error")
-	start("actor", "--run", "fleet", "--name", "two", "--log-level", "error")
-	start("replay", "--run", filepath.Join(base, "store", "fleet"), "--log-level", "error")
+	roles := []*said{
+		start("actor", "--run", "fleet", "--name", "one"), start("actor", "--run", "fleet", "--name", "two"),
+		start("replay", "--run", filepath.Join(base, "store", "fleet")),
+	}
 	code, out, stderr := execute(t, append([]string{"learner", "--nats", server, "--run", dir, "--steps", "3000", "--log-level", "error"}, tiny...)...)
 	if code != exitOK || !strings.Contains(out, greedyPolicy) {
 		t.Fatalf("the learner ended with %d: %s\n%s", code, stderr, out)
@@ -253,6 +255,39 @@ func TestRolesOverTCP(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "log.txt")); err != nil {
 		t.Error(err)
 	}
+
+	// The run begun anew in another folder, with other settings: the roles that are still there
+	// take them up.
+	other := filepath.Join(base, "anew", "fleet")
+	code, out, stderr = execute(t, append([]string{"learner", "--nats", server, "--run", other, "--steps", "6000", "--log-level", "error",
+		"--set", "learner.batch_length=6"}, tiny...)...)
+	if code != exitOK || !strings.Contains(out, greedyPolicy) {
+		t.Fatalf("the second learner ended with %d: %s\n%s", code, stderr, out)
+	}
+	if newest(t, other).Manifest.Updates == 0 {
+		t.Error("nothing was trained by the second learner")
+	}
+	for _, role := range roles {
+		waitFor(t, func() bool { return strings.Contains(role.String(), "starting over with it") })
+	}
+}
+
+// said is what a process has printed so far.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 // A run that cannot begin leaves the folder to one that can.

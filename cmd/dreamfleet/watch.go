@@ -32,6 +32,7 @@ type watch struct {
 	recorder  *monitor.Recorder
 	replay    func() replay.Stats // of a replay elsewhere only Inserted and Sampled are known
 	actors    []*actor.Actor      // of this process
+	buses     []*protocol.Bus     // of this process
 	updates   func() int64
 	started   time.Time
 	arrived   chan struct{} // a token after an insert
@@ -231,6 +232,23 @@ func (w *watch) inserted(c *protocol.Chunk) {
 	}
 }
 
+// countBuses adds what the connections of this process have counted: above all what was refused,
+// which nobody would see otherwise.
+func (w *watch) countBuses(values map[string]float64) {
+	for _, bus := range w.buses {
+		s := bus.Stats()
+		for reason, n := range s.DeadLettered {
+			values["bus/dead_lettered_"+reason] += float64(n)
+		}
+		values["bus/refused"] += float64(s.ParamsCorrupt + s.SamplesCorrupt + s.FlowBad)
+		values["bus/denied"] += float64(s.Denied)
+		values["bus/publish_failed"] += float64(s.PublishFailed)
+		values["bus/redelivered"] += float64(s.Redelivered)
+		values["bus/disconnects"] += float64(s.Disconnects)
+		values["bus/errors"] += float64(s.AsyncErrors + s.SlowConsumers)
+	}
+}
+
 // Record adds the other roles' numbers to the learner's.
 func (w *watch) Record(step int64, values map[string]float64) error {
 	s := w.replay()
@@ -248,6 +266,7 @@ func (w *watch) Record(step int64, values map[string]float64) error {
 		}
 		values["actor/chunks_dropped"] = float64(dropped)
 		values["actor/params_rejected"] = float64(rejected)
+		w.countBuses(values)
 	}
 	w.mu.Lock()
 	if w.ended.Count > 0 {
