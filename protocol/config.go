@@ -58,7 +58,8 @@ type EnvSection struct {
 	// evenly from 0.15 to 1.05, which for ten servers is Park's default.
 	ServiceRates []float64 `yaml:"service_rates,flow"`
 	// Jobs, and so steps, in a training episode. Shorter episodes keep a young policy's queues
-	// short and give more resets; Park's own length is 1000.
+	// short and give more resets; Park's own length is 1000. They must fit into the first four
+	// fifths of a trace.
 	EpisodeJobs int `yaml:"episode_jobs"`
 	// What a step pays: settled (minus the job's time in system, at once when it is assigned),
 	// park (Park's own timing: minus the integral of the number of jobs), slowdown (minus time in
@@ -315,21 +316,24 @@ type SamplerSection struct {
 // EvaluateSection is the evaluation of the policy against the heuristics.
 type EvaluateSection struct {
 	// Environment steps between evaluations while training; 0 evaluates at the end only. One
-	// costs jobs x seeds steps of acting.
+	// costs jobs x env.episodes_per_trial x seeds steps of acting, greedy and sampled.
 	Every int64 `yaml:"every" resume:"free"`
-	// Seeds of the evaluation episodes, such as 2000-2029 or 1,5,7-9. They are Park's own job
-	// streams and are never trained on.
+	// Seeds of the evaluation, such as 2000-2029 or 1,5,7-9. Each is a trial of a task drawn from
+	// the run's own distribution, of which the last episode counts. Jobs are Park's own streams,
+	// which are never trained on, or those of the last fifth of a trace, of which training has the
+	// first four fifths.
 	Seeds string `yaml:"seeds" resume:"free"`
-	// Jobs in an evaluation episode; 1000 is Park's.
+	// Jobs in an evaluation episode; 1000 is Park's. They must fit into the last fifth of a trace.
 	Jobs int `yaml:"jobs" resume:"free"`
 }
 
 // BusSection is the NATS bus.
 type BusSection struct {
 	// Addresses of the NATS servers, separated by commas; empty embeds a server in the process.
-	// DREAMFLEET_NATS_URL sets it. A password in it is never saved.
+	// DREAMFLEET_NATS_URL sets it for a process and is not saved; nor is a password in it.
 	URL string `yaml:"url" resume:"free"`
-	// Path of this process's credentials: an NKey seed or a JWT. DREAMFLEET_NATS_CREDS sets it.
+	// Path of this process's credentials: an NKey seed or a JWT. DREAMFLEET_NATS_CREDS sets it for
+	// a process and is not saved.
 	Creds string `yaml:"creds" resume:"free"`
 	// Path of the certificate, PEM, of the authority that signed the server's; for tls:// addresses.
 	CA string `yaml:"ca" resume:"free"`

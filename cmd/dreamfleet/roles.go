@@ -193,13 +193,18 @@ const apartSaveInterval = 2 * time.Second
 func newLearnerCommand() *cobra.Command {
 	var flags configFlags
 	var url string
+	var takeover bool
 	cmd := &cobra.Command{
 		Use:   "learner",
 		Short: "Train a run whose bus is elsewhere",
 		Long: `Train on what a run's replay serves and broadcast the parameters to its actors. The learner brings
 the run's configuration to the bus, where actors and replay wait for it, and keeps the run folder:
-configuration, metrics, checkpoints and scores. It ends the run as 'train' does.`,
+configuration, metrics, checkpoints and scores. It ends the run as 'train' does. Each checkpoint is
+copied to the bus, from where a learner on another machine can take over.`,
 		Example: `  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small
+
+  # The same on another machine, after the first one is lost.
+  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small --takeover
 
   # Everything that goes into and comes out of one training step, to compute it again elsewhere.
   dreamfleet learner dump --run runs/small --out step.safetensors`,
@@ -218,11 +223,12 @@ configuration, metrics, checkpoints and scores. It ends the run as 'train' does.
 			case cfg.Lockstep:
 				return fmt.Errorf("%w: lockstep needs all roles in one process: use 'dreamfleet train'", protocol.ErrConfig)
 			}
-			return ended(cmd.Context(), learn(cmd, cfg, dir))
+			return ended(cmd.Context(), learn(cmd, cfg, dir, takeover))
 		},
 	}
 	flags.register(cmd)
 	cmd.Flags().StringVar(&url, "nats", "", "`addresses` of the NATS servers (default: DREAMFLEET_NATS_URL)")
+	cmd.Flags().BoolVar(&takeover, "takeover", false, "where the run folder has no checkpoint, go on from the newest that a learner of the run has left on the bus")
 	cmd.AddCommand(newDumpCommand())
 	return cmd
 }
@@ -236,7 +242,7 @@ func ended(ctx context.Context, err error) error {
 }
 
 // learn is the learner's role by itself.
-func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
+func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (err error) {
 	ctx := cmd.Context()
 	w, err := newWorld(cfg)
 	if err != nil {
@@ -275,6 +281,11 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	if err := bus.PutConfig(ctx, document); err != nil {
 		return err
 	}
+	if takeover {
+		if err := fetchCheckpoint(ctx, bus, dir, log); err != nil {
+			return err
+		}
+	}
 	updates, err := savedUpdates(dir, log)
 	if err != nil {
 		return err
@@ -297,8 +308,11 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	copying, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	copies := &copier{ctx: copying, bus: bus, keep: cfg.Learner.KeepCheckpoints, log: log.Named("learner")}
 	loop, err := newLoop(cfg, dir, learner.Deps{
-		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Log: log.Named("learner"),
+		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Saved: copies.saved, Log: log.Named("learner"),
 	})
 	if err != nil {
 		return err
@@ -333,6 +347,10 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	err = loop.Run(budget)
 	cause := context.Cause(budget)
 	stop()
+	// The last checkpoint is in the folder; what it takes to copy it is bounded where a signal waits.
+	late := time.AfterFunc(copyPatience, giveUp)
+	copies.under.Wait()
+	late.Stop()
 	if err := errors.Join(err, group.Wait()); err != nil {
 		return err
 	}
@@ -342,6 +360,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string) (err error) {
 	}
 	return watch.report(ctx, reason(ctx, cause), blob)
 }
+
+// copyPatience leaves the rest of the ten seconds after a signal to the others.
+const copyPatience = 4 * time.Second
 
 // savedUpdates is the number of updates of a run's newest checkpoint, 0 for a new run.
 func savedUpdates(dir string, log hclog.Logger) (int64, error) {

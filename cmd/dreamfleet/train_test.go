@@ -256,6 +256,17 @@ func TestRolesOverTCP(t *testing.T) {
 		t.Error(err)
 	}
 
+	// A learner elsewhere takes over from the last checkpoint.
+	elsewhere := filepath.Join(base, "elsewhere", "fleet")
+	before := newest(t, dir).Manifest.Updates
+	code, out, stderr = execute(t, append([]string{"learner", "--nats", server, "--run", elsewhere, "--steps", "3100", "--log-level", "error", "--takeover"}, tiny...)...)
+	if code != exitOK || !strings.Contains(out, greedyPolicy) {
+		t.Fatalf("the learner that takes over ended with %d: %s\n%s", code, stderr, out)
+	}
+	if after := newest(t, elsewhere).Manifest.Updates; after < before {
+		t.Errorf("it took over from %d updates and ended with %d", before, after)
+	}
+
 	// The run begun anew in another folder, with other settings: the roles that are still there
 	// take them up.
 	other := filepath.Join(base, "anew", "fleet")
