@@ -60,16 +60,24 @@ func BenchmarkGemmPacked(b *testing.B) {
 	}
 }
 
-func BenchmarkPoolGemm(b *testing.B) {
-	const m, n, k = 1024, 512, 512
+// BenchmarkThreads shares the rows of a product as the operators do.
+func BenchmarkThreads(b *testing.B) {
+	const m, n, k, rows = 1024, 512, 512, 32
 	x, y, z := random(1, m*k, 1), random(2, k*n, 1), make([]float32, m*n)
-	for _, threads := range []int{1, 2} {
+	var w Packed
+	w.Pack(false, k, n, y, n)
+	blocks := func(lo, hi int) {
+		for i := lo * rows; i < hi*rows; i += rows {
+			GemmPacked(rows, x[i*k:], k, &w, z[i*n:], n, false)
+		}
+	}
+	for _, threads := range []int{1, 2, 4} {
 		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
 			p := NewPool(threads)
 			defer p.Close()
 			b.ReportAllocs()
 			for b.Loop() {
-				p.Gemm(false, false, m, n, k, x, k, y, n, z, n, false)
+				p.Run(m/rows, blocks)
 			}
 			gflops(b, 2*m*n*k)
 		})

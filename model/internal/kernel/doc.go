@@ -35,8 +35,8 @@
 //
 // # Memory and threads
 //
-// Nothing allocates in a steady state. Functions use the calling goroutine alone; a Pool shares the
-// work of a large product among a fixed set of goroutines. Slices handed to this package escape to
+// Nothing allocates in a steady state. Functions use the calling goroutine alone; a Pool shares
+// rows among a fixed set of goroutines. Slices handed to this package escape to
 // the heap, because bodies are called through a table: keep scratch space in a struct, not in a
 // local array.
 package kernel

@@ -173,7 +173,7 @@ func GemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, ac
 	if acc {
 		d = c
 	}
-	gemmPacked(m, a, lda, p, c, ldc, d, ldc, 0, p.N)
+	gemmPacked(m, a, lda, p, c, ldc, d, ldc)
 }
 
 // GemmPackedFrom is
@@ -191,34 +191,34 @@ func GemmPackedFrom(m int, a []float32, lda int, p *Packed, c []float32, ldc int
 	} else {
 		check(d, m, p.N, ldd)
 	}
-	gemmPacked(m, a, lda, p, c, ldc, d, ldd, 0, p.N)
+	gemmPacked(m, a, lda, p, c, ldc, d, ldd)
 }
 
-// gemmPacked is GemmPackedFrom for the columns [lo, hi), without D where that is nil; lo is a multiple
-// of panelWidth.
-func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, d []float32, ldd, lo, hi int) {
-	if m == 0 || lo >= hi {
+// gemmPacked is GemmPackedFrom, without D where that is nil.
+func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, d []float32, ldd int) {
+	n := p.N
+	if m == 0 || n == 0 {
 		return
 	}
-	check(c, m, hi, ldc)
+	check(c, m, n, ldc)
 	if p.K == 0 {
 		for i := range m {
 			if d == nil {
-				clear(c[i*ldc+lo : i*ldc+hi])
+				clear(c[i*ldc:][:n])
 			} else {
-				copy(c[i*ldc+lo:i*ldc+hi], d[i*ldd+lo:])
+				copy(c[i*ldc:][:n], d[i*ldd:])
 			}
 		}
 		return
 	}
 	check(a, m, p.K, lda)
-	made.Add(2 * uint64(m) * uint64(hi-lo) * uint64(p.K))
+	made.Add(2 * uint64(m) * uint64(n) * uint64(p.K))
 	var s *scratch
-	if competing(lda) && m >= 8 && hi-lo >= 4*panelWidth {
+	if competing(lda) && m >= 8 && n >= 4*panelWidth {
 		s = scratches.Get().(*scratch)
 		defer scratches.Put(s)
 	}
-	width := panels(p.N) * panelWidth
+	width := panels(n) * panelWidth
 	kb := kBlock(p.K)
 	for k0 := 0; k0 < p.K; k0 += kb {
 		kk := min(kb, p.K-k0)
@@ -226,14 +226,14 @@ func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, d 
 		if s != nil {
 			rows, ldr = s.apart(m, kk, rows, lda)
 		}
-		for n0 := lo; n0 < hi; n0 += blockN {
+		for n0 := 0; n0 < n; n0 += blockN {
 			b := p.data[k0*width+n0*kk:]
 			for m0 := 0; m0 < m; m0 += blockM {
 				var from []float32
 				if d != nil {
 					from = d[m0*ldd+n0:]
 				}
-				use.block(min(blockM, m-m0), min(blockN, hi-n0), kk, rows[m0*ldr:], ldr, b, c[m0*ldc+n0:], ldc, from, ldd)
+				use.block(min(blockM, m-m0), min(blockN, n-n0), kk, rows[m0*ldr:], ldr, b, c[m0*ldc+n0:], ldc, from, ldd)
 			}
 		}
 		d, ldd = c, ldc // the products of the next rows of P are added to what is there

@@ -25,6 +25,7 @@ type kernels struct {
 	// pack lays op(B) (k×n) out in panels of 16 columns, each k×16, the last one padded with zeros.
 	pack func(dst []float32, tB bool, k, n int, b []float32, ldb int)
 
+	// gather and scatter are GatherRows and ScatterRows for the columns [lo, hi).
 	gather  func(dst []float32, ldd int, idx []int32, rows, s int, w []float32, n, classes, lo, hi int)
 	scatter func(dw []float32, n, classes int, idx []int32, rows, s int, dy []float32, ldy, lo, hi int)
 

@@ -8,17 +8,13 @@ package kernel
 //
 // It panics where an index is outside [0, classes).
 func GatherRows(dst []float32, ldd int, idx []int32, rows, s int, w []float32, n, classes int) {
-	gatherColumns(dst, ldd, idx, rows, s, w, n, classes, 0, n)
-}
-
-func gatherColumns(dst []float32, ldd int, idx []int32, rows, s int, w []float32, n, classes, lo, hi int) {
-	if rows == 0 || s == 0 || lo >= hi {
+	if rows == 0 || s == 0 || n == 0 {
 		return
 	}
-	check(dst, rows, hi, ldd)
+	check(dst, rows, n, ldd)
 	check(w, s*classes, n, n)
 	checkIndices(idx[:rows*s], classes)
-	use.gather(dst, ldd, idx, rows, s, w, n, classes, lo, hi)
+	use.gather(dst, ldd, idx, rows, s, w, n, classes, 0, n)
 }
 
 // ScatterRows is the product of a transposed one-hot matrix and dY, the gradient of GatherRows with
@@ -30,17 +26,13 @@ func gatherColumns(dst []float32, ldd int, idx []int32, rows, s int, w []float32
 //
 // with additions in the order of r. It panics where an index is outside [0, classes).
 func ScatterRows(dw []float32, n, classes int, idx []int32, rows, s int, dy []float32, ldy int) {
-	scatterColumns(dw, n, classes, idx, rows, s, dy, ldy, 0, n)
-}
-
-func scatterColumns(dw []float32, n, classes int, idx []int32, rows, s int, dy []float32, ldy, lo, hi int) {
-	if rows == 0 || s == 0 || lo >= hi {
+	if rows == 0 || s == 0 || n == 0 {
 		return
 	}
-	check(dy, rows, hi, ldy)
+	check(dy, rows, n, ldy)
 	check(dw, s*classes, n, n)
 	checkIndices(idx[:rows*s], classes)
-	use.scatter(dw, n, classes, idx, rows, s, dy, ldy, lo, hi)
+	use.scatter(dw, n, classes, idx, rows, s, dy, ldy, 0, n)
 }
 
 func checkIndices(idx []int32, classes int) {
