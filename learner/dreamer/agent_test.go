@@ -129,14 +129,16 @@ func TestThreadsDoNotMatter(t *testing.T) {
 	c := variants()["recurrent"]
 	c.BatchSize, c.ImagineLast = 20, 6
 	var files [][]byte
-	for _, threads := range []int{1, 2, 3} {
+	for _, threads := range []int{1, 2, 3, 4} {
 		c.Threads = threads
 		a := newAgent(t, c)
 		train(t, a, 0, 2)
 		files = append(files, saved(t, a))
 	}
-	if !bytes.Equal(files[0], files[1]) || !bytes.Equal(files[0], files[2]) {
-		t.Error("parameters depend on the number of threads")
+	for i, file := range files[1:] {
+		if !bytes.Equal(files[0], file) {
+			t.Errorf("%d threads make other parameters than one", i+2)
+		}
 	}
 }
 
