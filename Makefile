@@ -32,7 +32,7 @@ kernel-paths: ## the agent's tests on the kernel paths that make test does not t
 	DREAMFLEET_KERNEL=avx2 go test -count=1 -short ./model/... ./learner/dreamer
 	DREAMFLEET_KERNEL=portable go test -count=1 -short ./model/... ./learner/dreamer
 
-bench: build ## measure every part against the limits of this machine, some fifteen minutes
+bench: build ## measure every part against the limits of this machine, five to fifteen minutes
 	bin/dreamfleet bench
 
 fmt-check: ## fail when a file is not formatted

@@ -256,8 +256,7 @@ func (f *follower) take(msg *nats.Msg) {
 	case errors.Is(err, errStale):
 		f.bus.counters.paramsStale.Add(1)
 	case err != nil:
-		f.bus.counters.paramsCorrupt.Add(1)
-		f.bus.log.Warn("parameter frame refused", "reason", Reason(err), "error", err)
+		f.bus.refuse("parameter frame", msg.Subject, msg.Header, msg.Data, err)
 	case blob != nil:
 		f.bus.counters.paramsReceived.Add(1)
 		f.deliver(frame.ID.Version, blob)

@@ -102,7 +102,7 @@ func TestParamsReachAll(t *testing.T) {
 	send(t, c, 2)
 	for _, a := range append(early, late) {
 		eventually(t, "the restarted learner is followed", a.at(2))
-		if got := a.bus.Stats(); got.ParamsCorrupt != 0 || got.Denied != 0 {
+		if got := a.bus.Stats(); len(got.Refused) != 0 || got.Denied != 0 {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -170,7 +170,7 @@ func TestParamsOverABadWire(t *testing.T) {
 	five, six := params(5), params(6)
 	sendFrames(frame(9, 6, 2, six), frame(9, 5, 0, five), frame(9, 6, 2, six), frame(9, 5, 1, five), frame(9, 6, 0, six), frame(9, 5, 2, five), frame(9, 6, 1, six))
 	eventually(t, "the newest of two interleaved versions arrives", a.at(6))
-	if got := b.Stats(); got.ParamsStale != 3 || got.ParamsCorrupt != 0 {
+	if got := b.Stats(); got.ParamsStale != 3 || len(got.Refused) != 0 {
 		t.Errorf("%+v", got)
 	}
 
@@ -179,7 +179,7 @@ func TestParamsOverABadWire(t *testing.T) {
 	torn := frame(9, 7, 1, seven)
 	torn.Data = frame(9, 7, 1, params(8)).Data
 	sendFrames(frame(9, 7, 0, seven), torn, frame(9, 7, 2, seven))
-	eventually(t, "a torn version is refused", func() bool { return b.Stats().ParamsCorrupt == 1 })
+	eventually(t, "a torn version is refused", func() bool { return b.Stats().Refused["corrupt"] == 1 })
 
 	// Version 8 loses a frame, and before it can be fetched its server is
 	// gone on; version 9 is whole.

@@ -61,8 +61,11 @@ type Bus struct {
 	cancel   context.CancelFunc
 	inFlight chan struct{}  // a token for every unacknowledged chunk
 	pending  sync.WaitGroup // goroutines awaiting acknowledgements
-	buffers  sync.Pool      // *[]byte for chunks to be encoded into
-	chunks   sync.Pool      // *Chunk to be decoded into
+
+	mu        sync.Mutex
+	refusedAt time.Time // when a refused message was last kept
+	buffers   sync.Pool // *[]byte for chunks to be encoded into
+	chunks    sync.Pool // *Chunk to be decoded into
 }
 
 const (

@@ -644,20 +644,54 @@ func TestFlow(t *testing.T) {
 	})
 }
 
-func TestBadFlowIsCounted(t *testing.T) {
+// A message of no stream that an actor cannot decode is counted by reason, kept
+// as it came, and skipped.
+func TestBadFlowIsCountedAndKept(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0"})
-	b := connect(t, protocol.BusConfig{Server: s})
-	nc, _ := raw(t, s.URL())
+	keys := t.TempDir()
+	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0", Keys: keys})
+	connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleReplay}) // sets up DEAD
+	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleActor})
+	opt, err := nats.NkeyOptionFromSeed(filepath.Join(keys, "operator.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(s.URL(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
 	background(t, func(ctx context.Context) error {
 		return b.FollowFlow(ctx, func(f protocol.Flow) { t.Errorf("took %+v", f) })
 	})
-	eventually(t, "a bad message is counted", func() bool {
+	eventually(t, "bad messages are counted", func() bool {
 		if err := nc.Publish("flow.park", []byte("{")); err != nil {
 			t.Fatal(err)
 		}
-		return b.Stats().FlowBad > 0
+		return b.Stats().Refused["corrupt"] > 2
 	})
+	dead, err := js.Stream(t.Context(), "DEAD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept *jetstream.RawStreamMsg
+	eventually(t, "one is kept", func() bool {
+		kept, err = dead.GetMsg(t.Context(), 1)
+		return err == nil
+	})
+	if string(kept.Data) != "{" || kept.Subject != "dead.park" || kept.Header.Get("Df-Reason") != "corrupt" || kept.Header.Get("Df-Subject") != "flow.park" {
+		t.Errorf("kept %q on %s with %v", kept.Data, kept.Subject, kept.Header)
+	}
+	if _, err := dead.GetMsg(t.Context(), 2); err == nil {
+		t.Error("the next of the same moment are kept too")
+	}
+	if n := b.Stats().Denied; n > 0 {
+		t.Errorf("%d denials", n)
+	}
 }
 
 func TestCheckpoints(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -233,16 +234,7 @@ const (
 // Where it cannot be kept it stays on the queue and comes again.
 func (b *Bus) deadLetter(ctx context.Context, msg jetstream.Msg, why error) {
 	reason := reasonIndex(why)
-	text := why.Error()
-	data := msg.Data()
-	if room := b.nc.MaxPayload() - headerRoom; int64(len(data)) > room {
-		data = data[:max(0, room)]
-	}
-	dead := &nats.Msg{Subject: deadSubject(b.cfg.Run), Data: data, Header: nats.Header{
-		headerReason:  {reasons[reason]},
-		headerSubject: {msg.Subject()},
-		headerError:   {headerText(text)},
-	}}
+	dead := b.deadMsg(msg.Subject(), msg.Headers(), msg.Data(), why)
 	var opts []jetstream.PublishOpt
 	if meta, err := msg.Metadata(); err == nil { // so that a second delivery is not kept twice
 		opts = append(opts, jetstream.WithMsgID(fmt.Sprintf("%s-%d", meta.Stream, meta.Sequence.Stream)))
@@ -257,7 +249,49 @@ func (b *Bus) deadLetter(ctx context.Context, msg jetstream.Msg, why error) {
 		return
 	}
 	b.counters.deadLettered[reason].Add(1)
-	b.log.Warn("bad message dead-lettered", "subject", msg.Subject(), "reason", reasons[reason], "error", text)
+	b.log.Warn("bad message dead-lettered", "subject", msg.Subject(), "reason", reasons[reason], "error", why)
+}
+
+// deadMsg is a message as it goes to the dead-letter stream.
+func (b *Bus) deadMsg(subject string, header nats.Header, data []byte, why error) *nats.Msg {
+	if room := b.nc.MaxPayload() - headerRoom; int64(len(data)) > room {
+		data = data[:max(0, room)]
+	}
+	dead := &nats.Msg{Subject: deadSubject(b.cfg.Run), Data: data, Header: nats.Header{}}
+	for key, values := range header {
+		if strings.HasPrefix(key, "Df-") { // the server's own would have an effect
+			dead.Header[key] = values
+		}
+	}
+	dead.Header.Set(headerReason, Reason(why))
+	dead.Header.Set(headerSubject, subject)
+	dead.Header.Set(headerError, headerText(why.Error()))
+	return dead
+}
+
+// refusedKept is how often a process keeps a message that it refuses: a learner
+// whose parameters are bad sends them to a thousand actors.
+const refusedKept = 10 * time.Second
+
+// refuse counts a message of no stream that cannot be decoded, and keeps it, now
+// and again, in DEAD. It is skipped either way, so that nobody waits for that.
+func (b *Bus) refuse(what, subject string, header nats.Header, data []byte, why error) {
+	b.counters.refused[reasonIndex(why)].Add(1)
+	b.log.Warn(what+" refused", "subject", subject, "reason", Reason(why), "error", why)
+	b.mu.Lock()
+	now := time.Now()
+	keep := now.Sub(b.refusedAt) >= refusedKept
+	if keep {
+		b.refusedAt = now
+	}
+	b.mu.Unlock()
+	if !keep {
+		return
+	}
+	if err := b.nc.PublishMsg(b.deadMsg(subject, header, data, why)); err != nil {
+		b.counters.deadLetterLost.Add(1)
+		b.log.Debug("a refused message was not kept", "error", err)
+	}
 }
 
 // headerText makes s fit for a header line.

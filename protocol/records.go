@@ -199,8 +199,7 @@ func (b *Bus) FollowFlow(ctx context.Context, handler func(Flow)) error {
 		}
 		flow, err := decodeFlow(msg.Data)
 		if err != nil {
-			b.counters.flowBad.Add(1)
-			b.log.Warn("bad flow message", "error", err)
+			b.refuse("flow message", msg.Subject, msg.Header, msg.Data, err)
 			continue
 		}
 		handler(flow)

@@ -38,7 +38,7 @@ func (r Role) permissions() *server.Permissions {
 	case RoleActor:
 		return allow(
 			[]string{
-				"traj.*.*", "params.*.get", "$KV.hb.>",
+				"traj.*.*", "params.*.get", "dead.*", "$KV.hb.>",
 				"$JS.API.STREAM.INFO.KV_cfg", "$JS.API.DIRECT.GET.KV_cfg.>",
 			},
 			[]string{"params.*.chunk", "flow.*", r.inbox() + ".>"})
@@ -55,7 +55,7 @@ func (r Role) permissions() *server.Permissions {
 	case RoleLearner:
 		return allow(
 			[]string{
-				"params.*.chunk", "batch.*.*", RoleActor.inbox() + ".>",
+				"params.*.chunk", "batch.*.*", "dead.*", RoleActor.inbox() + ".>",
 				"$KV.>", "$O.CKPT.>", "$JS.API.>", "$JS.FC.>",
 			},
 			[]string{"params.*.get", "flow.*", r.inbox() + ".>"})

@@ -76,6 +76,7 @@ type sampleServer struct {
 func (s *sampleServer) get(request micro.Request) {
 	want, err := DecodeSampleRequest(request.Data(), Limits{})
 	if err != nil {
+		s.bus.refuse("sample request", request.Subject(), nil, request.Data(), err)
 		s.refuse(request, codeBadRequest, err)
 		return
 	}
@@ -120,6 +121,7 @@ func (s *sampleServer) sample(request micro.Request, want SampleRequest, batch *
 func (s *sampleServer) refresh(request micro.Request) {
 	r, err := DecodeRefresh(request.Data(), Limits{})
 	if err != nil {
+		s.bus.refuse("refresh", request.Subject(), nil, request.Data(), err)
 		s.refuse(request, codeBadRequest, err)
 		return
 	}
@@ -194,8 +196,7 @@ func (r *RemoteReplay) Sample(ctx context.Context, dst *Batch) error {
 		if errors.Is(err, ErrVersion) {
 			return fmt.Errorf("sample: %w", err)
 		}
-		r.bus.counters.samplesCorrupt.Add(1)
-		r.bus.log.Warn("batch refused, asking for another", "reason", Reason(err), "error", err)
+		r.bus.refuse("batch", sampleSubject(r.bus.cfg.Run), nil, reply, err)
 		if err := pause(ctx, retryWait); err != nil {
 			return fmt.Errorf("sample: %w", err)
 		}

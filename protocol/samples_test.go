@@ -91,7 +91,7 @@ func TestSampleService(t *testing.T) {
 	if err := remote.Sample(t.Context(), &batch); err != nil || batch.ObsLen != 3 || batch.Obs[0] != 3 {
 		t.Errorf("got %+v, %v", batch, err)
 	}
-	if n := learner.Stats().SamplesCorrupt; n != 1 {
+	if n := learner.Stats().Refused["other"]; n != 1 {
 		t.Errorf("%d batches refused, want 1", n)
 	}
 
@@ -188,7 +188,7 @@ func TestDamagedBatchIsAskedForAgain(t *testing.T) {
 	if err := remote.Sample(t.Context(), &batch); err != nil || batch.Size != 2 {
 		t.Errorf("got %+v, %v", batch, err)
 	}
-	if st := learner.Stats(); st.SamplesCorrupt != 1 || st.Samples != 1 {
+	if st := learner.Stats(); st.Refused["corrupt"] != 1 || st.Samples != 1 {
 		t.Errorf("%+v", st)
 	}
 }

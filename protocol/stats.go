@@ -10,20 +10,18 @@ type Stats struct {
 	Consumed       uint64            // chunks handed to the consumer's handler
 	Redelivered    uint64            // of those, not for the first time
 	DeadLettered   map[string]uint64 // messages kept in DEAD, by Reason
+	Refused        map[string]uint64 // messages of no stream that could not be decoded, by Reason; some are kept in DEAD
 	DeadLetterLost uint64            // attempts at dead-lettering that failed; the message comes again
 
 	ParamsSent      uint64 // versions broadcast
 	ParamSendFailed uint64 // versions whose broadcast broke off; subscribers fetch them
 	ParamsReceived  uint64 // versions assembled and verified
-	ParamsCorrupt   uint64 // frames or blobs refused
 	ParamsStale     uint64 // frames of versions already finished or overtaken
 	ParamsFetched   uint64 // frames asked for singly, after a loss or a late start
 
-	Samples        uint64 // batches served or received
-	SampleWaits    uint64 // sample requests answered or met with "not yet"
-	SamplesCorrupt uint64 // batches refused
-	FlowBad        uint64 // flow messages refused
-	HeartbeatLost  uint64 // heartbeats that could not be sent
+	Samples       uint64 // batches served or received
+	SampleWaits   uint64 // sample requests answered or met with "not yet"
+	HeartbeatLost uint64 // heartbeats that could not be sent
 
 	Denied        uint64 // permission denials, told by the server asynchronously
 	SlowConsumers uint64 // times the client dropped messages for a full subscription
@@ -33,15 +31,14 @@ type Stats struct {
 }
 
 type counters struct {
-	published, duplicates, publishFailed                      atomic.Uint64
-	consumed, redelivered, deadLetterLost                     atomic.Uint64
-	deadLettered                                              [len(reasons)]atomic.Uint64
-	paramsSent, paramSendFailed                               atomic.Uint64
-	paramsReceived, paramsCorrupt, paramsStale, paramsFetched atomic.Uint64
-	samples, sampleWaits, samplesCorrupt                      atomic.Uint64
-	flowBad, heartbeatLost                                    atomic.Uint64
-	denied, slowConsumers, asyncErrors                        atomic.Uint64
-	disconnects, reconnects                                   atomic.Uint64
+	published, duplicates, publishFailed       atomic.Uint64
+	consumed, redelivered, deadLetterLost      atomic.Uint64
+	deadLettered, refused                      [len(reasons)]atomic.Uint64
+	paramsSent, paramSendFailed                atomic.Uint64
+	paramsReceived, paramsStale, paramsFetched atomic.Uint64
+	samples, sampleWaits, heartbeatLost        atomic.Uint64
+	denied, slowConsumers, asyncErrors         atomic.Uint64
+	disconnects, reconnects                    atomic.Uint64
 }
 
 // Stats returns the counters' present values.
@@ -50,18 +47,21 @@ func (b *Bus) Stats() Stats {
 	s := Stats{
 		Published: c.published.Load(), Duplicates: c.duplicates.Load(), PublishFailed: c.publishFailed.Load(),
 		Consumed: c.consumed.Load(), Redelivered: c.redelivered.Load(),
-		DeadLettered: map[string]uint64{}, DeadLetterLost: c.deadLetterLost.Load(),
+		DeadLettered: map[string]uint64{}, Refused: map[string]uint64{}, DeadLetterLost: c.deadLetterLost.Load(),
 		ParamsSent: c.paramsSent.Load(), ParamSendFailed: c.paramSendFailed.Load(),
-		ParamsReceived: c.paramsReceived.Load(), ParamsCorrupt: c.paramsCorrupt.Load(),
-		ParamsStale: c.paramsStale.Load(), ParamsFetched: c.paramsFetched.Load(),
-		Samples: c.samples.Load(), SampleWaits: c.sampleWaits.Load(), SamplesCorrupt: c.samplesCorrupt.Load(),
-		FlowBad: c.flowBad.Load(), HeartbeatLost: c.heartbeatLost.Load(),
-		Denied: c.denied.Load(), SlowConsumers: c.slowConsumers.Load(), AsyncErrors: c.asyncErrors.Load(),
+		ParamsReceived: c.paramsReceived.Load(),
+		ParamsStale:    c.paramsStale.Load(), ParamsFetched: c.paramsFetched.Load(),
+		Samples: c.samples.Load(), SampleWaits: c.sampleWaits.Load(),
+		HeartbeatLost: c.heartbeatLost.Load(),
+		Denied:        c.denied.Load(), SlowConsumers: c.slowConsumers.Load(), AsyncErrors: c.asyncErrors.Load(),
 		Disconnects: c.disconnects.Load(), Reconnects: c.reconnects.Load(),
 	}
 	for i, reason := range reasons {
 		if n := c.deadLettered[i].Load(); n > 0 {
 			s.DeadLettered[reason] = n
+		}
+		if n := c.refused[i].Load(); n > 0 {
+			s.Refused[reason] = n
 		}
 	}
 	return s

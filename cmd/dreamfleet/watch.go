@@ -240,7 +240,9 @@ func (w *watch) countBuses(values map[string]float64) {
 		for reason, n := range s.DeadLettered {
 			values["bus/dead_lettered_"+reason] += float64(n)
 		}
-		values["bus/refused"] += float64(s.ParamsCorrupt + s.SamplesCorrupt + s.FlowBad)
+		for reason, n := range s.Refused {
+			values["bus/refused_"+reason] += float64(n)
+		}
 		values["bus/denied"] += float64(s.Denied)
 		values["bus/publish_failed"] += float64(s.PublishFailed)
 		values["bus/redelivered"] += float64(s.Redelivered)
