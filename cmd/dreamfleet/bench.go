@@ -33,7 +33,7 @@ func newBenchCommand() *cobra.Command {
 		Long: `Measure the parts of dreamfleet against limits that are measured in the same run, so that figures
 mean something on shared and noisy machines. A figure is the median of the rounds after one to warm
 up, in which value and limit take turns; the ratio is the median of the rounds' ratios. Rates are
-best near their limit, times near theirs from above. All benchmarks take some fifteen minutes:
+best near their limit, times near theirs from above. All benchmarks take five to fifteen minutes:
 
 ` + about.String() + `
 With --json each figure is one line: name, config, value, unit, limit, limit_kind and ratio.
