@@ -156,7 +156,7 @@ func eachRun(idx []int32, s int, f func(lo, hi int)) {
 
 // cache keeps what the backward step of a hidden layer needs, over all rows
 // of a batch. That step puts the gradient of pre in its place: with memory of
-// its own for it size M took a third more.
+// its own for it size M took a fifth more.
 type cache struct {
 	n              int
 	pre, y, inv    []float32

@@ -23,9 +23,9 @@
 //	}, log)
 //	err = bus.PublishChunk(ctx, chunk, func(seq uint64, err error) { ... })
 //
-//	actor    PublishChunk, FollowParams, FollowFlow, GetConfig, Heartbeat
-//	replay   ConsumeChunks, PublishFlow, ServeSamples, Heartbeat
-//	learner  NewBroadcaster, RemoteReplay, PutConfig, PutCheckpoint, Heartbeat
+//	actor    PublishChunk, FollowParams, FollowFlow, GetConfig, AwaitConfig, Heartbeat
+//	replay   ConsumeChunks, PublishFlow, ServeSamples, GetConfig, AwaitConfig, BoundTrajectories, Heartbeat
+//	learner  NewBroadcaster, RemoteReplay, PutConfig, PutCheckpoint, GetCheckpoint, Heartbeat
 //	all      Heartbeats, Stats
 //
 // What holds:

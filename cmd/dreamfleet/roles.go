@@ -106,7 +106,8 @@ func newActorCommand() *cobra.Command {
 		Short: "Act for a run whose bus is elsewhere",
 		Long: `Run a process's actors: environments under the run's newest policy, whose trajectories go to the
 replay. Everything but the bus's address comes from the run's configuration on the bus, so that as
-many actors as there are machines can join and leave at any time.`,
+many actors as there are machines can join and leave at any time. They start over when the run gets
+another configuration.`,
 		Example: `  dreamfleet actor --nats nats://10.0.0.5:4222 --run small`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

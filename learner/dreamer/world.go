@@ -74,8 +74,8 @@ func (o *observeOp) Backward(_ [][]float32, _, dout []float32, din [][]float32) 
 // shareOp lets several operators read the features: features → a token, of length
 // one, that they take in place of the features themselves. Gorgonia would add up
 // the gradients of a vector that several read one after the other, on one thread,
-// and each of them would have to fill the sections that it does not read: a tenth
-// of a step of the preset small. So they add to one gradient, and the token's own
+// and each of them would have to fill the sections that it does not read: an
+// eighth of a step of the preset small. So they add to one gradient, and the token's own
 // gradient says only that they have.
 type shareOp struct{ feat *features }
 
