@@ -224,6 +224,9 @@ type LearnerSection struct {
 	// lost, for long or for good: after 44k steps a policy with 0.01 was still at 156 of LEFT, where
 	// 0.03 and 0.05 were at 1.0 and 1.3.
 	Entropy float64 `yaml:"entropy"`
+	// Train steps in which the entropy's weight falls by half once the policy learns, down to a
+	// tenth; 0 keeps it.
+	EntropyHalfLife int64 `yaml:"entropy_half_life"`
 	// Learning rate of the world model.
 	ModelLR float64 `yaml:"model_lr"`
 	// Learning rate of the policy.

@@ -175,6 +175,7 @@ func (v *validator) learner(l *LearnerSection) {
 		"1, or a divisor of the %d imagined rollouts", rollouts)
 	v.fraction("learner.lambda", l.Lambda)
 	v.notNegative("learner.entropy", l.Entropy)
+	v.notNegative("learner.entropy_half_life", float64(l.EntropyHalfLife))
 	v.positive("learner.model_lr", l.ModelLR)
 	v.positive("learner.actor_lr", l.ActorLR)
 	v.positive("learner.critic_lr", l.CriticLR)

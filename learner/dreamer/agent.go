@@ -198,7 +198,7 @@ func (a *Agent) Train(ctx context.Context, p *protocol.Batch) (learner.Result, e
 
 // gradients runs the graph, which leaves the gradients of all modules.
 func (a *Agent) gradients(ctx context.Context) error {
-	a.actor.active = a.opt.Step >= a.cfg.ActorStart
+	a.actor.active, a.actor.weight = a.opt.Step >= a.cfg.ActorStart, a.cfg.entropy(a.opt.Step)
 	if err := a.program.Run(ctx); err != nil {
 		return fmt.Errorf("dreamer: training step %d: %w", a.opt.Step, err)
 	}

@@ -335,6 +335,7 @@ func TestConfigValidate(t *testing.T) {
 		"imagine_group":  func(c *Config) { c.ImagineGroup = 5 },
 		"lambda":         func(c *Config) { c.Lambda = 1.5 },
 		"entropy":        func(c *Config) { c.Entropy = -1 },
+		"half-lives":     func(c *Config) { c.EntropyHalfLife = -1 },
 		"learning rates": func(c *Config) { c.ActorRate = 0 },
 		"agc":            func(c *Config) { c.Clip = -1 },
 		"loss weights":   func(c *Config) { c.FreeNats = -1 },
@@ -420,5 +421,19 @@ func TestSeeds(t *testing.T) {
 	}
 	if slices.Equal(make(1), make(2)) {
 		t.Error("two seeds give one agent")
+	}
+}
+
+// The entropy's weight stays until the policy learns, then falls by half every
+// half-life, down to a tenth.
+func TestEntropyFalls(t *testing.T) {
+	c := Config{Entropy: 0.04, ActorStart: 100, EntropyHalfLife: 50}
+	for step, want := range map[int64]float64{0: 0.04, 100: 0.04, 150: 0.02, 200: 0.01, 1000: 0.004} {
+		if got := c.entropy(step); math.Abs(got-want) > 1e-12 {
+			t.Errorf("after %d updates the weight is %v, want %v", step, got, want)
+		}
+	}
+	if c.EntropyHalfLife = 0; c.entropy(1e9) != 0.04 {
+		t.Error("without a half-life the weight falls")
 	}
 }

@@ -159,7 +159,8 @@ type actorOp struct {
 	cfg     Config
 	net     *model.Imaginer
 	returns *returnsOp
-	active  bool // false until the policy may learn
+	active  bool    // false until the policy may learn
+	weight  float64 // of the entropy, at this update
 	dp      []float32
 
 	entropy float64
@@ -175,7 +176,7 @@ func (o *actorOp) Forward(_ [][]float32, out []float32) error {
 		h := model.Entropy(p)
 		entropy += h
 		logp := math.Log(float64(p[action]))
-		sum -= float64(o.returns.weight[i]) * (float64(o.returns.advantage[i])*logp + o.cfg.Entropy*h)
+		sum -= float64(o.returns.weight[i]) * (float64(o.returns.advantage[i])*logp + o.weight*h)
 	}
 	n := float64(len(o.net.Actions))
 	o.entropy = entropy / n
@@ -193,7 +194,7 @@ func (o *actorOp) Backward(_ [][]float32, _, dout []float32, din [][]float32) er
 	}
 	a := o.cfg.Model.Actions
 	s := dout[0] / float32(len(o.net.Actions))
-	eta := float32(o.cfg.Entropy)
+	eta := float32(o.weight)
 	for i, action := range o.net.Actions {
 		w := s * o.returns.weight[i]
 		for k := range a {

@@ -22,6 +22,8 @@ type Config struct {
 	Entropy       float64 // weight of the policy's entropy
 	ActorStart    int64   // updates before the policy learns: a young world model misleads it
 
+	EntropyHalfLife int64 // updates in which that weight then falls by half, down to a tenth; 0: it stays
+
 	ModelRate  float64 // learning rate of the world model
 	ActorRate  float64
 	CriticRate float64
@@ -84,8 +86,8 @@ func (c Config) Validate() error {
 		return fail("entropy", c.Entropy, "at least 0")
 	case c.ModelRate <= 0 || c.ActorRate <= 0 || c.CriticRate <= 0:
 		return fail("learning rates", []float64{c.ModelRate, c.ActorRate, c.CriticRate}, "positive")
-	case c.Warmup < 0 || c.HalfLife < 0:
-		return fail("warmup and half_life", []int64{c.Warmup, c.HalfLife}, "at least 0")
+	case c.Warmup < 0 || c.HalfLife < 0 || c.EntropyHalfLife < 0:
+		return fail("warmup and half-lives", []int64{c.Warmup, c.HalfLife, c.EntropyHalfLife}, "at least 0")
 	case c.Clip < 0:
 		return fail("agc", c.Clip, "at least 0")
 	case c.FreeNats < 0 || c.Reconstruction < 0 || c.ReplayValue < 0:
@@ -100,18 +102,28 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// lastShare is where the learning rates stop falling.
+// lastShare is where the learning rates and the entropy's weight stop falling.
 const lastShare = 0.1
+
+// falling is the share that is left after so many updates of what falls by half in halfLife.
+func falling(updates, halfLife int64) float64 {
+	if halfLife == 0 {
+		return 1
+	}
+	return max(lastShare, math.Exp2(-float64(updates)/float64(halfLife)))
+}
 
 // schedule is the share of the learning rates that applies after so many updates.
 func (c Config) schedule(step int64) float64 {
 	if step < c.Warmup {
 		return float64(step) / float64(c.Warmup)
 	}
-	if c.HalfLife == 0 {
-		return 1
-	}
-	return max(lastShare, math.Exp2(-float64(step-c.Warmup)/float64(c.HalfLife)))
+	return falling(step-c.Warmup, c.HalfLife)
+}
+
+// entropy is the weight of the policy's entropy after so many updates.
+func (c Config) entropy(step int64) float64 {
+	return c.Entropy * falling(max(0, step-c.ActorStart), c.EntropyHalfLife)
 }
 
 // starts is the number of imagined rollouts for each sequence.

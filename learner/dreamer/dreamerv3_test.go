@@ -288,7 +288,7 @@ func TestActorLearningReinforceAndEntropy(t *testing.T) {
 	c.Model.PolicyProbs(a.imaginer.Probs, a.imaginer.Soft, logits, every)
 	for _, entropy := range []float64{0, 10} {
 		op := &actorOp{cfg: c, net: a.imaginer, returns: a.returns, active: true, dp: make([]float32, len(logits))}
-		op.cfg.Entropy = entropy
+		op.weight = entropy
 		p := softmax(vec{1, 0, 0})
 		h := -(p[0]*math.Log(p[0]) + 2*p[1]*math.Log(p[1]))
 		out := run(t, op, logits)

@@ -423,7 +423,7 @@ func checkImagineAndActor(t *testing.T, b *bench) {
 	checkGradients(t, func(w weights) float64 { hold.again(); return dot(flat(f(w)), dout) }, at, b.gradient(model.Actor, din[0]))
 
 	// Reinforce with entropy, as a function of the logits.
-	actor := &actorOp{cfg: c, net: b.imaginer, returns: b.returns, active: true, dp: make([]float32, len(logits))}
+	actor := &actorOp{cfg: c, net: b.imaginer, returns: b.returns, active: true, weight: c.Entropy, dp: make([]float32, len(logits))}
 	copy(b.returns.advantage, b.cotangent(h*n))
 	for i := range b.returns.weight {
 		b.returns.weight[i] = b.rng.Float32()
