@@ -13,6 +13,9 @@
 // half, for every policy alike. The ratio removes what the jobs themselves cost and the IQM what one wild episode
 // does to the average (Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021).
 //
+// A [Result] is the scores of one policy in one episode of the trials of a test, as an experiment leaves them on disk,
+// line by line, beside a [Manifest] of what was asked and a [Job] for each training run.
+//
 // Trials plays policies on common random numbers: every one meets the same servers and jobs. The package draws no random
 // number that is not fixed by its input.
 package experiment
