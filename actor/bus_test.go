@@ -2,7 +2,6 @@ package actor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -191,9 +190,11 @@ func TestServeOnTheBus(t *testing.T) {
 
 	eventually(t, "a heartbeat", func() bool {
 		beats, err := operator.Heartbeats(ctx)
-		var said struct{ Role []Stats }
-		return err == nil && len(beats) == 1 && json.Unmarshal(beats[0].Status, &said) == nil &&
-			len(said.Role) == 2 && said.Role[1].Actor == "b" && said.Role[1].Steps > 0
+		if err != nil || len(beats) != 1 {
+			return false
+		}
+		s := beats[0].Status.Actor
+		return s != nil && s.Actors == 2 && s.Names[1] == "b" && s.Steps > 0 && s.StepsPerSecond > 0
 	})
 
 	cancel()

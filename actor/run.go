@@ -104,7 +104,7 @@ type Bus interface {
 	Publisher
 	FollowParams(ctx context.Context, deliver func(version uint64, blob []byte)) error
 	FollowFlow(ctx context.Context, handler func(protocol.Flow)) error
-	Heartbeat(ctx context.Context, status func() any) error
+	Heartbeat(ctx context.Context, fill func(*protocol.Status)) error
 }
 
 // followRetry spaces attempts at following the bus after an error; the
@@ -142,7 +142,7 @@ func Serve(ctx context.Context, bus Bus, log hclog.Logger, actors ...*Actor) err
 			}
 		})
 	})
-	keep("heartbeat", func() error { return bus.Heartbeat(ctx, func() any { return status(actors) }) })
+	keep("heartbeat", func() error { return bus.Heartbeat(ctx, status(actors)) })
 
 	errs := make([]error, len(actors))
 	var acting sync.WaitGroup
@@ -157,15 +157,3 @@ func Serve(ctx context.Context, bus Bus, log hclog.Logger, actors ...*Actor) err
 	cancel()
 	return errors.Join(errs...)
 }
-
-// status is the heartbeat's: the Stats of as many actors as fit.
-func status(actors []*Actor) []Stats {
-	stats := make([]Stats, 0, len(actors))
-	for _, a := range actors[:min(len(actors), maxStatus)] {
-		stats = append(stats, a.Stats())
-	}
-	return stats
-}
-
-// maxStatus keeps a heartbeat below the 16 KiB that its bucket takes.
-const maxStatus = 16

@@ -81,6 +81,7 @@ type Loop struct {
 	ahead    *prefetcher   // nil: sample in place
 	sending  chan struct{} // holds a token while a version goes out
 	interval meter
+	ages     ages
 
 	skippedInRow   int
 	restoresInRow  int // without a checkpoint in between
@@ -217,6 +218,12 @@ func (l *Loop) Finish() error {
 // from any goroutine.
 func (l *Loop) Updates() int64 { return l.updates.Load() }
 
+// Staleness counts the sequences replayed in this log interval and the one before
+// by the age of the parameters that acted, in versions: element 0 has age 0,
+// element i ages from 2^(i-1) on and below 2^i. It may be called from any
+// goroutine.
+func (l *Loop) Staleness() []uint64 { return l.ages.counts() }
+
 func (l *Loop) resume(ctx context.Context, ckpt *Checkpoint) error {
 	m := ckpt.Manifest
 	if m.ConfigDigest != l.cfg.ConfigDigest {
@@ -281,7 +288,9 @@ func (l *Loop) count(b *protocol.Batch, r Result) {
 	for _, version := range b.ParamVersion {
 		// Steps of before a jump would count it as age; 0 is a random policy.
 		if version != 0 && version >= l.state.VersionFloor && version <= l.state.ParamVersion {
-			l.interval.add("learner/staleness", float64(l.state.ParamVersion-version))
+			age := l.state.ParamVersion - version
+			l.interval.add("learner/staleness", float64(age))
+			l.ages.add(age)
 		}
 	}
 }
@@ -388,6 +397,7 @@ func (l *Loop) checkpoint(clean bool) error {
 // record gives the interval's means, with totals and rates, to the Recorder.
 func (l *Loop) record() {
 	values := l.interval.flush()
+	l.ages.turn()
 	s := &l.state
 	values["learner/updates"] = float64(s.Updates)
 	values["learner/replayed_steps"] = float64(s.ReplayedSteps)

@@ -27,6 +27,10 @@ type BusConfig struct {
 	Role Role
 	Name string // of this process within its role, see ValidName
 
+	Host    string    // of this process, for its heartbeats; default the machine's name
+	Version string    // of the program, for its heartbeats
+	Started time.Time // when the process started, for its heartbeats; default: now
+
 	TrajBytes       int64         // bound of stream TRAJ; default 1 GiB, some 10 000 chunks of 100 KB
 	TrajAge         time.Duration // chunks older than this are dropped unread; default 1 h
 	DeadBytes       int64         // bound of stream DEAD; default 64 MiB
@@ -119,6 +123,10 @@ func (c *BusConfig) fill() error {
 	if c.Credentials == "" && c.Server != nil && c.Server.keys != "" {
 		c.Credentials = keyFile(c.Server.keys, c.Role)
 	}
+	if c.Host == "" {
+		c.Host, _ = os.Hostname() // without one it stays empty
+	}
+	setDefault(&c.Started, time.Now())
 	setDefault(&c.TrajBytes, 1<<30)
 	setDefault(&c.TrajAge, time.Hour)
 	setDefault(&c.DeadBytes, 64<<20)

@@ -3,7 +3,6 @@ package protocol_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -588,10 +587,10 @@ func TestConfigAndHeartbeats(t *testing.T) {
 	}
 
 	background(t, func(ctx context.Context) error {
-		return learner.Heartbeat(ctx, func() any { return "step 5" })
+		return learner.Heartbeat(ctx, func(s *protocol.Status) { s.Learner = &protocol.LearnerStatus{Phase: "step 5"} })
 	})
 	stop := background(t, func(ctx context.Context) error {
-		return actor.Heartbeat(ctx, func() any { return "well" })
+		return actor.Heartbeat(ctx, func(s *protocol.Status) { s.Actor = &protocol.ActorStatus{Waiting: "well"} })
 	})
 	listing := func() string {
 		beats, err := learner.Heartbeats(t.Context())
@@ -600,14 +599,17 @@ func TestConfigAndHeartbeats(t *testing.T) {
 		}
 		var text []string
 		for _, h := range beats {
-			var said struct {
-				Role string
-				Bus  protocol.Stats
+			said := ""
+			if s := h.Status.Actor; s != nil {
+				said += s.Waiting
 			}
-			if err := json.Unmarshal(h.Status, &said); err != nil {
-				t.Fatal(err)
+			if s := h.Status.Learner; s != nil {
+				said += s.Phase
 			}
-			text = append(text, fmt.Sprintf("%s/%s %s", h.Role, h.Name, said.Role))
+			if h.Status.Host == "" || h.Status.PID != os.Getpid() || h.Status.Started.IsZero() {
+				t.Errorf("%s/%s is %+v", h.Role, h.Name, h.Status)
+			}
+			text = append(text, fmt.Sprintf("%s/%s %s", h.Role, h.Name, said))
 		}
 		return strings.Join(text, ", ")
 	}

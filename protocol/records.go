@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -92,20 +93,20 @@ func (b *Bus) getConfig(ctx context.Context) ([]byte, error) {
 type Heartbeat struct {
 	Role   Role
 	Name   string
-	Status []byte    // JSON, what the process says of itself: {"role": ..., "bus": its Stats}
+	Status Status
 	Time   time.Time // when, by the server's clock
 }
 
-// Heartbeat stores what status returns, as JSON, and the bus's counters under the
-// process's name three times in HeartbeatTTL, until ctx ends, whose error it
-// returns. A heartbeat that could not be sent is counted and not repeated.
-func (b *Bus) Heartbeat(ctx context.Context, status func() any) error {
+// Heartbeat stores what the process says of itself under its name three times in
+// HeartbeatTTL, until ctx ends, whose error it returns. fill writes the role's
+// part of the status. A heartbeat that could not be sent is counted and not
+// repeated.
+func (b *Bus) Heartbeat(ctx context.Context, fill func(*Status)) error {
 	subject := "$KV." + bucketHB + "." + b.cfg.Run + "." + string(b.cfg.Role) + "." + b.cfg.Name
 	for ctx.Err() == nil {
-		text, err := json.Marshal(struct {
-			Role any   `json:"role"`
-			Bus  Stats `json:"bus"`
-		}{status(), b.Stats()})
+		status := Status{Host: b.cfg.Host, Version: b.cfg.Version, PID: os.Getpid(), Started: b.cfg.Started, Bus: b.Stats()}
+		fill(&status)
+		text, err := status.encode()
 		if err == nil {
 			err = b.beat(ctx, subject, text)
 		}
@@ -147,9 +148,15 @@ func (b *Bus) Heartbeats(ctx context.Context) ([]Heartbeat, error) {
 				})
 				return all, nil
 			}
-			if part := strings.Split(entry.Key(), "."); len(part) == 3 {
-				all = append(all, Heartbeat{Role: Role(part[1]), Name: part[2], Status: entry.Value(), Time: entry.Created()})
+			part := strings.Split(entry.Key(), ".")
+			if len(part) != 3 {
+				continue
 			}
+			status, err := decodeStatus(entry.Value())
+			if err != nil { // it lives, whatever it says
+				b.log.Debug("heartbeat is not understood", "key", entry.Key(), "error", err)
+			}
+			all = append(all, Heartbeat{Role: Role(part[1]), Name: part[2], Status: status, Time: entry.Created()})
 		case <-ctx.Done():
 			return nil, fmt.Errorf("list heartbeats: %w", ctx.Err())
 		}

@@ -22,7 +22,8 @@ type slot struct {
 	number uint64 // chunks inserted before it
 	seq    uint64
 	stream *stream // nil: the slot is free
-	order  int64   // position in the window, or none once evicted from it
+	task   *task
+	order  int64 // position in the window, or none once evicted from it
 }
 
 // stream is one environment slot of one actor, of which chunks are stored.
@@ -30,6 +31,12 @@ type stream struct {
 	key    streamKey
 	chunks int    // stored
 	floor  uint64 // chunks with a lower seq have been evicted from the window
+}
+
+// task is one of which chunks are stored.
+type task struct {
+	name   string
+	chunks int // stored
 }
 
 type streamKey struct {
@@ -57,6 +64,7 @@ type index struct {
 	free    []int32
 	streams map[streamKey]*stream
 	chunks  map[chunkKey]int32
+	tasks   map[string]*task
 	steps   int // stored
 
 	window      []int32 // ring of slots, its size a power of two
@@ -74,7 +82,7 @@ const firstRing = 64
 func newIndex(limit, length int, r reservoir) *index {
 	return &index{
 		length: length, limit: limit, reservoir: r,
-		streams: map[streamKey]*stream{}, chunks: map[chunkKey]int32{},
+		streams: map[streamKey]*stream{}, chunks: map[chunkKey]int32{}, tasks: map[string]*task{},
 		window: make([]int32, firstRing), recent: newTally(firstRing), retained: newTally(firstRing),
 	}
 }
@@ -129,9 +137,15 @@ func (x *index) place(id int32, r record, seg *segment, at int) {
 		x.streams[key] = s
 	}
 	s.chunks++
+	k := x.tasks[r.task]
+	if k == nil {
+		k = &task{name: r.task}
+		x.tasks[r.task] = k
+	}
+	k.chunks++
 	x.chunks[chunkKey{s, r.seq}] = id
 	x.slots[id] = slot{
-		generation: x.slots[id].generation, number: r.number, seq: r.seq, version: r.version, stream: s,
+		generation: x.slots[id].generation, number: r.number, seq: r.seq, version: r.version, stream: s, task: k,
 		segment: seg, at: at, size: r.size, steps: int32(r.steps), masked: r.masked,
 		next: none, prev: none, order: none,
 	}
@@ -196,6 +210,9 @@ func (x *index) remove(id int32) {
 	delete(x.chunks, chunkKey{s.stream, s.seq})
 	if s.stream.chunks--; s.stream.chunks == 0 {
 		delete(x.streams, s.stream.key)
+	}
+	if s.task.chunks--; s.task.chunks == 0 {
+		delete(x.tasks, s.task.name)
 	}
 	prev, next := s.prev, s.next
 	*s = slot{generation: s.generation + 1, order: none}

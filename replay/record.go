@@ -73,6 +73,7 @@ type record struct {
 	seq     uint64
 	version uint64 // of the parameters
 	actor   string
+	task    string
 	steps   int
 	masked  bool
 	size    int // bytes, a multiple of 8
@@ -150,6 +151,7 @@ func parseHeader(b []byte, s shape) (r record, ok bool) {
 		return r, false
 	}
 	r.actor = string(b[end : end+actor])
+	r.task = string(b[end+actor : end+actor+task])
 	return r, true
 }
 

@@ -18,7 +18,7 @@ type Bus interface {
 	ConsumeChunks(ctx context.Context, handler func(*protocol.ChunkMsg)) error
 	PublishFlow(protocol.Flow) error
 	ServeSamples(ctx context.Context, s protocol.Sampler) error
-	Heartbeat(ctx context.Context, status func() any) error
+	Heartbeat(ctx context.Context, fill func(*protocol.Status)) error
 }
 
 const (
@@ -71,7 +71,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return s.acknowledge(pending) })
 	group.Go(func() error { return ended(ctx, s.Bus.ServeSamples(ctx, s.Store)) })
-	group.Go(func() error { return ended(ctx, s.Bus.Heartbeat(ctx, func() any { return s.Store.Stats() })) })
+	group.Go(func() error { return ended(ctx, s.Bus.Heartbeat(ctx, s.Store.status())) })
 	group.Go(func() error { s.direct(ctx); return nil })
 	if s.SaveEvery > 0 {
 		group.Go(func() error { return s.save(ctx) })

@@ -190,7 +190,7 @@ func (s *Store) insert(c *protocol.Chunk) (inserted bool, err error) {
 	defer s.mu.Unlock()
 	s.disk.wrote(seg, len(s.buffer))
 	s.index.add(record{
-		number: s.number, seq: c.Seq, version: c.ParamVersion, env: c.Env, actor: c.Actor,
+		number: s.number, seq: c.Seq, version: c.ParamVersion, env: c.Env, actor: c.Actor, task: c.Task,
 		steps: c.Steps, masked: c.Mask != nil, size: len(s.buffer),
 	}, seg, at)
 	s.number++

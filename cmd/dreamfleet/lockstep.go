@@ -135,7 +135,7 @@ func (t *training) lockstepParts() []learner.Part {
 type direct struct{ t *training }
 
 func (p direct) Publish(_ context.Context, version uint64, blob []byte) error {
-	p.t.watch.published(blob)
+	p.t.watch.published(version, blob)
 	for _, a := range p.t.actors {
 		a.SetParams(version, blob)
 	}

@@ -327,7 +327,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (
 	var flow atomic.Pointer[protocol.Flow]
 	flow.Store(&protocol.Flow{})
 	watch.buses = []*protocol.Bus{bus}
-	watch.updates = loop.Updates
+	watch.updates, watch.staleness = loop.Updates, loop.Staleness
 	watch.replay = func() replay.Stats {
 		f := flow.Load()
 		return replay.Stats{Inserted: f.Inserts, Sampled: f.Samples, Steps: int(min(f.Inserts, uint64(cfg.Replay.Capacity)))}
@@ -343,7 +343,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (
 		return ended(side, bus.FollowFlow(side, func(f protocol.Flow) { flow.Store(&f) }))
 	})
 	group.Go(func() error {
-		return ended(side, bus.Heartbeat(side, func() any { return map[string]int64{"updates": loop.Updates()} }))
+		return ended(side, bus.Heartbeat(side, watch.status()))
 	})
 	err = loop.Run(budget)
 	cause := context.Cause(budget)

@@ -225,7 +225,7 @@ func (t *training) openActorsAndLearner(ctx context.Context) error {
 	if t.loop, err = newLoop(t.cfg, t.dir, deps); err != nil {
 		return err
 	}
-	t.watch.actors, t.watch.updates = t.actors, t.loop.Updates
+	t.watch.actors, t.watch.updates, t.watch.staleness = t.actors, t.loop.Updates, t.loop.Staleness
 	return nil
 }
 
@@ -239,6 +239,9 @@ func (t *training) run(ctx context.Context) (why string, err error) {
 	defer stopStoring()
 	var side errgroup.Group
 	side.Go(func() error { return t.watch.run(watching, cancel) })
+	side.Go(func() error {
+		return ended(watching, t.buses[protocol.RoleLearner].Heartbeat(watching, t.watch.status()))
+	})
 	side.Go(func() error {
 		err := t.service.Run(storing)
 		if err != nil {

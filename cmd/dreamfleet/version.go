@@ -34,6 +34,17 @@ func newVersionCommand() *cobra.Command {
 	}
 }
 
+// programVersion is the version in one word.
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
 // describeBuild says what a bug report needs.
 func describeBuild(version string, info *debug.BuildInfo) string {
 	if version == "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -34,15 +35,19 @@ type watch struct {
 	actors    []*actor.Actor      // of this process
 	buses     []*protocol.Bus     // of this process
 	updates   func() int64
+	staleness func() []uint64 // of what is replayed, see learner.Loop
 	started   time.Time
 	arrived   chan struct{} // a token after an insert
 
-	mu     sync.Mutex
-	blob   []byte             // newest parameters
-	values map[string]float64 // of the last record
-	ended  endedEpisodes      // since the last record
-	latest *monitor.Evaluation
-	phase  string
+	mu       sync.Mutex
+	blob     []byte             // newest parameters
+	version  uint64             // of blob
+	values   map[string]float64 // of the last record
+	ended    endedEpisodes      // since the last record
+	scored   map[string]float64 // the latest evaluation's values
+	latest   *monitor.Evaluation
+	interval [2]float64 // of latest
+	phase    string
 }
 
 // endedEpisodes sums up episodes of training.
@@ -186,11 +191,14 @@ func (w *watch) evaluate(ctx context.Context, blob []byte, steps int64) error {
 			return err
 		}
 		values["evaluation/"+report.Policy] = report.RatioToLEFT.IQM
+		values["evaluation/"+report.Policy+"_low"] = report.RatioToLEFT.CI95[0]
+		values["evaluation/"+report.Policy+"_high"] = report.RatioToLEFT.CI95[1]
 		values["evaluation/"+report.Policy+"_median"] = report.RatioToLEFT.Median
 		values["evaluation/"+report.Policy+"_mean"] = report.RatioToLEFT.Mean
 		if greedy {
 			w.mu.Lock()
 			w.latest = &monitor.Evaluation{EnvSteps: steps, Ratio: report.RatioToLEFT.IQM}
+			w.interval = report.RatioToLEFT.CI95
 			w.mu.Unlock()
 		}
 		for k, ratio := range report.ByEpisode {
@@ -202,6 +210,9 @@ func (w *watch) evaluate(ctx context.Context, blob []byte, steps int64) error {
 			return err
 		}
 	}
+	w.mu.Lock()
+	w.scored = values
+	w.mu.Unlock()
 	return w.recorder.Record(w.updates(), values)
 }
 
@@ -212,10 +223,10 @@ func (w *watch) setPhase(phase string) {
 }
 
 // published keeps the newest parameters.
-func (w *watch) published(blob []byte) {
+func (w *watch) published(version uint64, blob []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.blob = blob
+	w.version, w.blob = version, blob
 }
 
 // inserted takes in what the replay has stored.
@@ -308,6 +319,28 @@ func (w *watch) snapshot() monitor.Snapshot {
 	return snap
 }
 
+// status returns what fills the learner's heartbeat. It belongs to one goroutine.
+func (w *watch) status() func(*protocol.Status) {
+	var rate protocol.Rate
+	return func(status *protocol.Status) {
+		s := w.snapshot()
+		l := &protocol.LearnerStatus{
+			Phase: s.Phase, Updates: s.TrainSteps, UpdatesPerSecond: rate.Per(time.Now(), uint64(s.TrainSteps)),
+			EnvSteps: s.EnvSteps, StepLimit: s.StepLimit, ElapsedSeconds: s.Elapsed.Seconds(), DurationSeconds: s.Duration.Seconds(),
+			Staleness: s.Staleness, StalenessCounts: w.staleness(), Metrics: map[string]float64{},
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		maps.Copy(l.Metrics, w.scored)
+		maps.Copy(l.Metrics, w.values)
+		l.ParamVersion = w.version
+		if w.latest != nil {
+			l.Evaluation = &protocol.EvaluationStatus{EnvSteps: w.latest.EnvSteps, Ratio: w.latest.Ratio, Interval: w.interval}
+		}
+		status.Learner = l
+	}
+}
+
 // report says why the run ended and shows the policy beside the heuristics.
 func (w *watch) report(ctx context.Context, why string, blob []byte) error {
 	s := w.snapshot()
@@ -343,7 +376,7 @@ type tap struct {
 }
 
 func (p tap) Publish(ctx context.Context, version uint64, blob []byte) error {
-	p.watch.published(blob)
+	p.watch.published(version, blob)
 	return p.Publisher.Publish(ctx, version, blob)
 }
 

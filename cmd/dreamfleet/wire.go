@@ -216,11 +216,14 @@ func replayConfig(cfg protocol.Config, dir, state string) replay.Config {
 	}
 }
 
+// processStarted is when this process did, for its heartbeats.
+var processStarted = time.Now()
+
 // busConfig is the connection of a role. server may be nil: then the bus is at bus.url.
 func busConfig(cfg protocol.Config, server *protocol.Server, role protocol.Role, name string) protocol.BusConfig {
 	return protocol.BusConfig{
 		Server: server, URL: cfg.Bus.URL, Credentials: cfg.Bus.Creds, CA: cfg.Bus.CA,
-		Run: cfg.Run, Role: role, Name: name, TrajBytes: cfg.Bus.StoreBytes, TrajAge: cfg.Bus.MaxAge,
+		Run: cfg.Run, Role: role, Name: name, Version: programVersion(), Started: processStarted, TrajBytes: cfg.Bus.StoreBytes, TrajAge: cfg.Bus.MaxAge,
 	}
 }
 
