@@ -27,6 +27,8 @@ type BusConfig struct {
 	Role Role
 	Name string // of this process within its role, see ValidName
 
+	ReadOnly bool // set nothing up and check nothing: for who only looks
+
 	Host    string    // of this process, for its heartbeats; default the machine's name
 	Version string    // of the program, for its heartbeats
 	Started time.Time // when the process started, for its heartbeats; default: now
@@ -99,6 +101,9 @@ func Connect(ctx context.Context, cfg BusConfig, log hclog.Logger) (*Bus, error)
 	if err := b.dial(ctx); err != nil {
 		b.Close()
 		return nil, fmt.Errorf("bus: %w", err)
+	}
+	if cfg.ReadOnly {
+		return b, nil
 	}
 	if err := b.ensure(ctx, b.cfg); err != nil {
 		b.Close()

@@ -26,7 +26,7 @@
 //	actor    PublishChunk, FollowParams, FollowFlow, GetConfig, AwaitConfig, Heartbeat
 //	replay   ConsumeChunks, PublishFlow, ServeSamples, GetConfig, AwaitConfig, BoundTrajectories, Heartbeat
 //	learner  NewBroadcaster, RemoteReplay, PutConfig, PutCheckpoint, GetCheckpoint, Heartbeat
-//	all      Heartbeats, Stats
+//	all      Heartbeats, AllHeartbeats, Stats
 //
 // What holds:
 //

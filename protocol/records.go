@@ -91,6 +91,7 @@ func (b *Bus) getConfig(ctx context.Context) ([]byte, error) {
 
 // Heartbeat is a living process's last word.
 type Heartbeat struct {
+	Run    string
 	Role   Role
 	Name   string
 	Status Status
@@ -129,11 +130,21 @@ func (b *Bus) beat(ctx context.Context, subject string, status []byte) error {
 
 // Heartbeats lists the run's living processes, by role and name.
 func (b *Bus) Heartbeats(ctx context.Context) ([]Heartbeat, error) {
+	return b.heartbeats(ctx, b.cfg.Run+".>")
+}
+
+// AllHeartbeats lists the living processes of all runs, by run, role and name.
+func (b *Bus) AllHeartbeats(ctx context.Context) ([]Heartbeat, error) { return b.heartbeats(ctx, ">") }
+
+func (b *Bus) heartbeats(ctx context.Context, keys string) ([]Heartbeat, error) {
 	kv, err := b.js.KeyValue(ctx, bucketHB)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, nil // nobody has ever been there
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list heartbeats: %w", b.cause(err))
 	}
-	watcher, err := kv.Watch(ctx, b.cfg.Run+".>", jetstream.IgnoreDeletes())
+	watcher, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, fmt.Errorf("list heartbeats: %w", b.cause(err))
 	}
@@ -144,7 +155,7 @@ func (b *Bus) Heartbeats(ctx context.Context) ([]Heartbeat, error) {
 		case entry := <-watcher.Updates():
 			if entry == nil { // all that is there has been told
 				slices.SortFunc(all, func(x, y Heartbeat) int {
-					return cmp.Or(cmp.Compare(x.Role, y.Role), cmp.Compare(x.Name, y.Name))
+					return cmp.Or(cmp.Compare(x.Run, y.Run), cmp.Compare(x.Role, y.Role), cmp.Compare(x.Name, y.Name))
 				})
 				return all, nil
 			}
@@ -156,7 +167,7 @@ func (b *Bus) Heartbeats(ctx context.Context) ([]Heartbeat, error) {
 			if err != nil { // it lives, whatever it says
 				b.log.Debug("heartbeat is not understood", "key", entry.Key(), "error", err)
 			}
-			all = append(all, Heartbeat{Role: Role(part[1]), Name: part[2], Status: status, Time: entry.Created()})
+			all = append(all, Heartbeat{Run: part[0], Role: Role(part[1]), Name: part[2], Status: status, Time: entry.Created()})
 		case <-ctx.Done():
 			return nil, fmt.Errorf("list heartbeats: %w", ctx.Err())
 		}

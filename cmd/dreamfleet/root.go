@@ -55,7 +55,7 @@ command goes on with it.`,
 	}
 	root.AddCommand(
 		newTrainCommand(), newEvaluateCommand(), newCurvesCommand(), newBenchCommand(), newEnvCommand(), newConfigCommand(),
-		newNATSCommand(), newReplayCommand(), newLearnerCommand(), newActorCommand(), newVersionCommand(),
+		newNATSCommand(), newReplayCommand(), newLearnerCommand(), newActorCommand(), newStatusCommand(), newVersionCommand(),
 	)
 	return root
 }
