@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -20,8 +21,8 @@ import (
 type BusConfig struct {
 	Server      *Server // connect in process to this server; nil: connect to URL
 	URL         string  // nats:// or tls:// addresses, separated by commas
-	Credentials string  // file with an NKey seed or JWT credentials; empty: the Server's own key, or none
-	CA          string  // PEM file of the authority that signed the server's certificate; may be empty
+	Credentials string  // file with an NKey seed or JWT credentials, and perhaps the authority's certificate; empty: the Server's own key, or none
+	CA          string  // PEM file of the authority that signed the server's certificate; empty: the one in Credentials
 
 	Run  string // name of the run, see ValidName
 	Role Role
@@ -37,7 +38,6 @@ type BusConfig struct {
 	TrajAge         time.Duration // chunks older than this are dropped unread; default 1 h
 	DeadBytes       int64         // bound of stream DEAD; default 64 MiB
 	CheckpointBytes int64         // bound of object store CKPT, made with the first checkpoint; default 4 GiB
-	Replicas        int           // of streams and buckets; default 1
 
 	AckWait      time.Duration // a chunk not acknowledged for so long is delivered again; default 30 s
 	HeartbeatTTL time.Duration // a process silent for so long is gone; at least 1 s, default 10 s
@@ -136,7 +136,6 @@ func (c *BusConfig) fill() error {
 	setDefault(&c.TrajAge, time.Hour)
 	setDefault(&c.DeadBytes, 64<<20)
 	setDefault(&c.CheckpointBytes, 4<<30)
-	setDefault(&c.Replicas, 1)
 	setDefault(&c.AckWait, 30*time.Second)
 	setDefault(&c.HeartbeatTTL, 10*time.Second)
 	setDefault(&c.ConfigCheck, configCheck)
@@ -200,15 +199,15 @@ func (b *Bus) dial(ctx context.Context) error {
 			b.log.Info("connection to the bus is back", "server", nc.ConnectedServerName())
 		}),
 	}
-	if b.cfg.CA != "" {
-		opts = append(opts, nats.RootCAs(b.cfg.CA))
-	}
 	if b.cfg.Credentials != "" {
-		opt, err := credentials(b.cfg.Credentials)
+		own, err := credentials(b.cfg.Credentials)
 		if err != nil {
 			return err
 		}
-		opts = append(opts, opt)
+		opts = append(opts, own...)
+	}
+	if b.cfg.CA != "" {
+		opts = append(opts, encrypted(b.cfg.CA))
 	}
 	if b.cfg.Server != nil {
 		opts = append(opts, nats.InProcessServer(b.cfg.Server.server))
@@ -242,20 +241,34 @@ func (b *Bus) where() string {
 	return b.cfg.URL
 }
 
-// credentials reads either kind of file.
-func credentials(path string) (nats.Option, error) {
+// credentials reads either kind of file. Where it holds the certificate of an
+// authority as well, servers must have theirs from it.
+func credentials(path string) ([]nats.Option, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
+	var opts []nats.Option
+	if strings.Contains(string(content), "BEGIN CERTIFICATE") {
+		opts = append(opts, encrypted(path))
+	}
 	if strings.Contains(string(content), "BEGIN NATS USER JWT") {
-		return nats.UserCredentials(path), nil
+		return append(opts, nats.UserCredentials(path)), nil
 	}
 	opt, err := nats.NkeyOptionFromSeed(path)
 	if err != nil {
 		return nil, fmt.Errorf("credentials in %s: %w", path, err)
 	}
-	return opt, nil
+	return append(opts, opt), nil
+}
+
+// encrypted connects by TLS 1.3 and to nobody whose certificate is not from an
+// authority in the PEM file.
+func encrypted(file string) nats.Option {
+	return func(o *nats.Options) error {
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13}
+		return nats.RootCAs(file)(o)
+	}
 }
 
 // asyncError hears what no call returns: above all a permission denial, after

@@ -304,6 +304,23 @@ func TestServerConfigErrors(t *testing.T) {
 		}
 	}
 	startServer(t, protocol.ServerConfig{Listen: "0.0.0.0:0", Keys: t.TempDir()})
+	for want, conf := range map[string]string{
+		"listening on 0.0.0.0":        "listen: '0.0.0.0:-1'",
+		"other servers":               "listen: '127.0.0.1:-1', cluster { name: x, listen: '0.0.0.0:-1' }",
+		"leaf nodes":                  "listen: '127.0.0.1:-1', leafnodes { listen: '0.0.0.0:-1' }",
+		"web sockets":                 "listen: '127.0.0.1:-1', websocket { listen: '0.0.0.0:-1', no_tls: true }",
+		"connections and subjects on": "listen: '127.0.0.1:-1', http: '0.0.0.0:-1'",
+	} {
+		file := filepath.Join(t.TempDir(), "nats.conf")
+		writeFile(t, file, strings.ReplaceAll(conf, "'", `"`)+"\n")
+		s, err := protocol.StartServer(protocol.ServerConfig{StoreDir: t.TempDir(), File: file}, hclog.NewNullLogger())
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "would let anyone in") {
+			t.Errorf("%s: want an error with %q, got %v", conf, want, err)
+		}
+	}
 }
 
 func TestPublishIsDeduplicated(t *testing.T) {
@@ -646,14 +663,14 @@ func TestFlow(t *testing.T) {
 	})
 }
 
-// A message of no stream that an actor cannot decode is counted by reason, kept
-// as it came, and skipped.
+// A message of no stream that cannot be decoded is counted by reason, kept as it
+// came, and skipped.
 func TestBadFlowIsCountedAndKept(t *testing.T) {
 	t.Parallel()
 	keys := t.TempDir()
 	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0", Keys: keys})
 	connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleReplay}) // sets up DEAD
-	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleActor})
+	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner})
 	opt, err := nats.NkeyOptionFromSeed(filepath.Join(keys, "operator.nk"))
 	if err != nil {
 		t.Fatal(err)

@@ -278,6 +278,11 @@ const refusedKept = 10 * time.Second
 func (b *Bus) refuse(what, subject string, header nats.Header, data []byte, why error) {
 	b.counters.refused[reasonIndex(why)].Add(1)
 	b.log.Warn(what+" refused", "subject", subject, "reason", Reason(why), "error", why)
+	if b.cfg.Role == RoleActor {
+		// All actors refuse the same message: a thousand of them would fill DEAD
+		// with it, and so may none of them write there.
+		return
+	}
 	b.mu.Lock()
 	now := time.Now()
 	keep := now.Sub(b.refusedAt) >= refusedKept

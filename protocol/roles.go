@@ -1,6 +1,10 @@
 package protocol
 
-import "github.com/nats-io/nats-server/v2/server"
+import (
+	"cmp"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
 
 // Role is what a process does on the bus. It decides what the process may
 // publish and subscribe to, and which streams and buckets it sets up.
@@ -31,34 +35,39 @@ func (r Role) valid() bool {
 // listen to another's replies.
 func (r Role) inbox() string { return "_INBOX_" + string(r) }
 
-// permissions lists what a role may say and hear, for any run. The operator's
-// are nil: everything.
-func (r Role) permissions() *server.Permissions {
-	switch r {
+// permissions lists what a user may say and hear. The operator's are nil:
+// everything.
+func (u user) permissions() *server.Permissions {
+	inbox := u.role.inbox() + ".>"
+	switch u.role {
 	case RoleActor:
+		run := cmp.Or(u.run, "*")
 		return allow(
 			[]string{
-				"traj.*.*", "params.*.get", "dead.*", "$KV.hb.>",
-				"$JS.API.STREAM.INFO.KV_cfg", "$JS.API.DIRECT.GET.KV_cfg.>",
+				trajSubject(run, "*"), paramGetSubject(run), "$KV.hb." + run + ".actor.*",
+				"$JS.API.STREAM.INFO.KV_cfg",
+				"$JS.API.DIRECT.GET.KV_cfg.$KV.cfg." + run + ".config", "$JS.API.DIRECT.GET.KV_cfg.$KV.cfg." + run + ".lease",
 			},
-			[]string{"params.*.chunk", "flow.*", r.inbox() + ".>"})
+			[]string{paramSubject(run), flowSubject(run), inbox})
 	case RoleReplay:
 		return allow(
 			[]string{
-				"flow.*", "dead.*", "$KV.hb.>", "$SRV.>", RoleLearner.inbox() + ".>",
+				"flow.*", "dead.*", "$KV.hb.*.replay.*", "$SRV.>", RoleLearner.inbox() + ".>",
 				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*",
 				"$JS.API.CONSUMER.CREATE.TRAJ.>", "$JS.API.CONSUMER.INFO.TRAJ.*",
 				"$JS.API.CONSUMER.MSG.NEXT.TRAJ.*", "$JS.ACK.TRAJ.>",
 				"$JS.API.DIRECT.GET.KV_cfg.>",
 			},
-			[]string{"batch.*.*", "$SRV.>", r.inbox() + ".>"})
+			[]string{"batch.*.*", "$SRV.>", inbox})
 	case RoleLearner:
 		return allow(
 			[]string{
 				"params.*.chunk", "batch.*.*", "dead.*", RoleActor.inbox() + ".>",
-				"$KV.>", "$O.CKPT.>", "$JS.API.>", "$JS.FC.>",
+				"$KV.cfg.>", "$KV.hb.*.learner.*", "$O.CKPT.>", "$JS.FC.>",
+				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
+				"$JS.API.STREAM.PURGE.OBJ_CKPT", "$JS.API.STREAM.MSG.GET.OBJ_CKPT", "$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.>",
 			},
-			[]string{"params.*.get", "flow.*", r.inbox() + ".>"})
+			[]string{"params.*.get", "flow.*", inbox})
 	default:
 		return nil
 	}

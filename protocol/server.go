@@ -1,25 +1,24 @@
 package protocol
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nkeys"
 )
 
 // ServerConfig describes a NATS server run inside this process.
 type ServerConfig struct {
 	StoreDir string // JetStream's files; required
 	Listen   string // host:port to listen on, port 0 for a free one; empty: in-process connections only
-	Keys     string // folder of <role>.nk seed files, made where missing; empty: no authentication
+	Keys     string // folder of key files, <role>.nk made where missing; empty: no authentication
 	File     string // nats-server configuration file to start from (TLS, users, clustering); may be empty
 
 	Stop <-chan struct{} // closed when the wait for it to be ready is to be given up; nil: never
@@ -105,18 +104,41 @@ func serverOptions(cfg ServerConfig) (*server.Options, error) {
 		return nil, err
 	}
 	if cfg.Keys != "" {
-		for _, role := range Roles {
-			public, err := publicKey(cfg.Keys, role)
-			if err != nil {
-				return nil, err
-			}
-			opts.Nkeys = append(opts.Nkeys, &server.NkeyUser{Nkey: public, Permissions: role.permissions()})
+		users, err := openKeys(cfg.Keys)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range users {
+			opts.Nkeys = append(opts.Nkeys, &server.NkeyUser{Nkey: u.public, Permissions: u.permissions()})
 		}
 	}
-	if !opts.DontListen && !loopback(opts.Host) && !authenticates(opts) {
-		return nil, fmt.Errorf("listening on %s would let anyone in: set up keys or users, or listen on 127.0.0.1", net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port)))
+	return opts, guarded(opts)
+}
+
+// guarded refuses a server that would let anyone in who reaches it, by any of its
+// ports.
+func guarded(opts *server.Options) error {
+	open := func(what, host string, port int, safe bool, remedy string) error {
+		if safe || loopback(host) {
+			return nil
+		}
+		return fmt.Errorf("%s on %s would let anyone in: %s, or listen on 127.0.0.1", what, net.JoinHostPort(host, strconv.Itoa(port)), remedy)
 	}
-	return opts, nil
+	clients := opts.DontListen || authenticates(opts)
+	cluster, leaf, web, mqtt := opts.Cluster, opts.LeafNode, opts.Websocket, opts.MQTT
+	const users = "set up keys or users"
+	return errors.Join(
+		open("listening", opts.Host, opts.Port, clients, users),
+		open("listening for other servers of the cluster", cluster.Host, cluster.Port,
+			cluster.Port == 0 || cluster.Username != "" || cluster.TLSConfig != nil && cluster.TLSConfig.ClientAuth == tls.RequireAndVerifyClientCert,
+			"have them show certificates (tls with verify) or a password"),
+		open("listening for gateways", opts.Gateway.Host, opts.Gateway.Port,
+			opts.Gateway.Port == 0 || opts.Gateway.Username != "" || opts.Gateway.TLSConfig != nil, "have them show certificates or a password"),
+		open("listening for leaf nodes", leaf.Host, leaf.Port, leaf.Port == 0 || authenticates(opts) || leaf.Username != "" || len(leaf.Users) > 0 || leaf.Nkey != "", users),
+		open("listening for web sockets", web.Host, web.Port, web.Port == 0 || clients, users),
+		open("listening for MQTT", mqtt.Host, mqtt.Port, mqtt.Port == 0 || clients, users),
+		open("answering questions about connections and subjects", cmp.Or(opts.HTTPHost, opts.Host), max(opts.HTTPPort, opts.HTTPSPort), opts.HTTPPort == 0 && opts.HTTPSPort == 0,
+			"it has no users"))
 }
 
 func listen(opts *server.Options, cfg ServerConfig) error {
@@ -163,47 +185,6 @@ func (s *Server) URL() string {
 func (s *Server) Close() {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-}
-
-// keyFile is where a role's seed lies in a folder of keys.
-func keyFile(dir string, role Role) string { return filepath.Join(dir, string(role)+".nk") }
-
-// publicKey reads the role's seed, made and written first where missing, and
-// returns the public key.
-func publicKey(dir string, role Role) (string, error) {
-	path := keyFile(dir, role)
-	seed, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		seed, err = createKey(dir, path)
-	}
-	if err != nil {
-		return "", fmt.Errorf("key of role %s: %w", role, err)
-	}
-	pair, err := nkeys.ParseDecoratedNKey(seed)
-	if err != nil {
-		return "", fmt.Errorf("key of role %s in %s: %w", role, path, err)
-	}
-	defer pair.Wipe()
-	public, err := pair.PublicKey()
-	if err != nil {
-		return "", fmt.Errorf("key of role %s in %s: %w", role, path, err)
-	}
-	return public, nil
-}
-
-func createKey(dir, path string) ([]byte, error) {
-	pair, err := nkeys.CreateUser()
-	if err != nil {
-		return nil, err
-	}
-	seed, err := pair.Seed()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return seed, os.WriteFile(path, append(seed, '\n'), 0o600)
 }
 
 // serverLog passes the server's log on; its notices are debugging here.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -103,14 +104,55 @@ func (b *Bus) BoundTrajectories(ctx context.Context, maxBytes int64, maxAge time
 	return nil
 }
 
-// ensure creates what is missing and checks what is there.
+// ensure creates what is missing and checks what is there. It waits for a cluster
+// that has not come together yet.
 func (b *Bus) ensure(ctx context.Context, cfg BusConfig) error {
 	for _, want := range cfg.streams() {
-		if err := b.ensureStream(ctx, want); err != nil {
-			return fmt.Errorf("stream %s: %w", want.Name, err)
+		for told := false; ; told = true {
+			// A cluster without a leader does not answer at all.
+			attempt, cancel := context.WithTimeout(ctx, settleTimeout)
+			err := b.ensureStream(attempt, want)
+			cancel()
+			if err == nil {
+				break
+			}
+			if !unsettled(err) || ctx.Err() != nil {
+				return fmt.Errorf("stream %s: %w", want.Name, err)
+			}
+			if !told {
+				b.log.Info("waiting for the servers to agree on a stream", "stream", want.Name, "reason", err)
+			}
+			if pauseErr := pause(ctx, configPoll); pauseErr != nil {
+				return fmt.Errorf("stream %s: %w; last: %w", want.Name, pauseErr, err)
+			}
 		}
 	}
 	return nil
+}
+
+// settleTimeout is how long servers may take to answer for a stream before they are
+// asked again. A cluster has its first leader after half a second.
+const settleTimeout = 2 * time.Second
+
+// unsettled reports whether an error is that of a cluster which has no leader or too
+// few servers at the moment.
+func unsettled(err error) bool {
+	const noLeader, noPeers = 10008, 10005
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode == noLeader || api.ErrorCode == noPeers && !strings.Contains(api.Description, "insufficient")
+	}
+	return errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// replicas of a stream or bucket: three where the server belongs to a cluster, so
+// that one server can be lost, and one where it stands alone. Each role knows this
+// from the server, before it knows the run's configuration.
+func (b *Bus) replicas() int {
+	if b.nc.ConnectedClusterName() != "" {
+		return 3
+	}
+	return 1
 }
 
 // storageExceeded is the server's error code where a stream's bound is more than
@@ -118,12 +160,12 @@ func (b *Bus) ensure(ctx context.Context, cfg BusConfig) error {
 const storageExceeded = 10047
 
 func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
-	want.Replicas = b.cfg.Replicas
+	want.Replicas = b.replicas()
 	stream, err := b.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = b.js.CreateStream(ctx, want)
 		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == storageExceeded {
+		if errors.As(err, &api) && (api.ErrorCode == storageExceeded || strings.Contains(api.Description, "insufficient storage")) {
 			return fmt.Errorf("the server has no %d MB of storage left to set aside (an embedded one takes three quarters of the free disk): "+
 				"free some, or set a smaller bound, for trajectories bus.store_bytes: %w", want.MaxBytes>>20, err)
 		}
@@ -139,11 +181,12 @@ func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) err
 	if err := compatible(have, want); err != nil {
 		return err
 	}
-	if have.MaxBytes == want.MaxBytes && have.MaxAge == want.MaxAge && have.MaxMsgSize == want.MaxMsgSize {
+	want.Replicas = max(have.Replicas, want.Replicas) // more of them is somebody's decision
+	if have.MaxBytes == want.MaxBytes && have.MaxAge == want.MaxAge && have.MaxMsgSize == want.MaxMsgSize && have.Replicas == want.Replicas {
 		return nil
 	}
-	b.log.Info("changing a stream's bounds", "stream", want.Name, "max_bytes", want.MaxBytes, "max_age", want.MaxAge)
-	have.MaxBytes, have.MaxAge, have.MaxMsgSize = want.MaxBytes, want.MaxAge, want.MaxMsgSize
+	b.log.Info("changing a stream's bounds", "stream", want.Name, "max_bytes", want.MaxBytes, "max_age", want.MaxAge, "replicas", want.Replicas)
+	have.MaxBytes, have.MaxAge, have.MaxMsgSize, have.Replicas = want.MaxBytes, want.MaxAge, want.MaxMsgSize, want.Replicas
 	_, err = b.js.UpdateStream(ctx, have)
 	return err
 }
@@ -153,7 +196,8 @@ func (b *Bus) ensureStream(ctx context.Context, want jetstream.StreamConfig) err
 var ErrIncompatible = errors.New("incompatible settings")
 
 // compatible compares what decides about correctness. Bounds (bytes, age,
-// message size) are not among it: they are changed to what is configured.
+// message size) and replicas are not among it: they are changed to what is
+// configured.
 func compatible(have, want jetstream.StreamConfig) error {
 	subjects := func(c jetstream.StreamConfig) string {
 		return strings.Join(slices.Sorted(slices.Values(c.Subjects)), " ")
@@ -171,7 +215,6 @@ func compatible(have, want jetstream.StreamConfig) error {
 		{"allow_msg_ttl", have.AllowMsgTTL, want.AllowMsgTTL},
 		{"allow_rollup_hdrs", have.AllowRollup, want.AllowRollup},
 		{"allow_direct", have.AllowDirect, want.AllowDirect},
-		{"num_replicas", have.Replicas, want.Replicas},
 	} {
 		if s.have != s.want {
 			return fmt.Errorf("%w: %s is %v and must be %v; delete the stream or use another NATS account", ErrIncompatible, s.setting, s.have, s.want)
