@@ -10,6 +10,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/env"
 	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 // Config is an actor's identity and bounds.
@@ -19,6 +20,8 @@ type Config struct {
 	ChunkLength int    // steps of a chunk
 	Stride      int    // steps from one context row to the next
 	Spool       int    // largest number of chunks in memory
+
+	Watchdog *watchdog.Watchdog // told by Run of its progress; nil: nobody is
 }
 
 const (
@@ -92,7 +95,7 @@ func New(cfg Config, trials []*env.Trial, policy Policy, publisher Publisher, lo
 		}
 	}
 	a := &Actor{cfg: cfg, rollout: r, spool: newSpool(cfg.Spool, spoolBytes), log: log, flowCome: make(chan struct{}, 1)}
-	a.sender = &sender{spool: a.spool, publisher: publisher, log: log, recycle: func(c *protocol.Chunk) {
+	a.sender = &sender{spool: a.spool, publisher: publisher, log: log, watchdog: cfg.Watchdog, recycle: func(c *protocol.Chunk) {
 		select {
 		case spare <- c:
 		default:

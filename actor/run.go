@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 // drainTimeout bounds what Run does after its context has ended: a third of the
@@ -28,26 +29,31 @@ func (a *Actor) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
+	loop := a.cfg.Watchdog.Loop("actor", "act")
+	defer loop.End()
 	var gate gate
 	for ctx.Err() == nil {
-		if a.hold(ctx, &gate) || a.outrun(ctx) {
+		if a.hold(ctx, &gate, loop) || a.outrun(ctx, loop) {
 			continue
 		}
+		loop.Do("tick")
 		if err := a.Tick(); err != nil {
 			return err
 		}
 		gate.left--
 	}
+	loop.Do("drain")
 	return a.drain(sending)
 }
 
 // hold waits while the replay wants none, and reports whether it did.
-func (a *Actor) hold(ctx context.Context, gate *gate) bool {
+func (a *Actor) hold(ctx context.Context, gate *gate, loop *watchdog.Loop) bool {
 	gate.hear(a.flow.Load(), leaveChunks*a.cfg.ChunkLength)
 	wait := gate.wait(time.Now())
 	if wait <= 0 {
 		return false
 	}
+	loop.Wait("replay")
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -63,7 +69,7 @@ func (a *Actor) hold(ctx context.Context, gate *gate) bool {
 // one waiting keep the bus busy; more would only be older when they arrive, and
 // come in after the replay has said hold. In an outage nothing waits: the spool
 // fills, and then its oldest chunks make way.
-func (a *Actor) outrun(ctx context.Context) bool {
+func (a *Actor) outrun(ctx context.Context, loop *watchdog.Loop) bool {
 	changed := a.spool.crowded(2 * len(a.rollout.streams))
 	if changed == nil {
 		return false
@@ -71,6 +77,7 @@ func (a *Actor) outrun(ctx context.Context) bool {
 	if _, outage := a.sender.pause(); outage {
 		return false
 	}
+	loop.Wait("bus")
 	select {
 	case <-changed:
 	case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 // Publisher takes chunks to the replay. *protocol.Bus is one.
@@ -35,6 +36,7 @@ type sender struct {
 	publisher Publisher
 	recycle   func(*protocol.Chunk)
 	log       hclog.Logger
+	watchdog  *watchdog.Watchdog
 
 	published, failed, refused atomic.Uint64
 
@@ -61,20 +63,25 @@ func (b *backoff) fail(now time.Time) (began bool) {
 
 // run sends chunks until ctx ends. Outcomes of the last ones may be told later.
 func (s *sender) run(ctx context.Context) {
+	loop := s.watchdog.Loop("actor", "send")
+	defer loop.End()
 	for ctx.Err() == nil {
 		wait, outage := s.pause()
 		if wait > 0 {
+			loop.Wait("next attempt")
 			sleep(ctx, wait)
 			continue
 		}
 		e, changed := s.spool.take(outage) // one alone finds out whether it is over
 		if e == nil {
+			loop.Wait("chunks")
 			select {
 			case <-changed:
 			case <-ctx.Done():
 			}
 			continue
 		}
+		loop.Do("publish")
 		if err := s.publisher.PublishChunk(ctx, e.chunk, func(_ uint64, err error) { s.settle(e, err) }); err != nil {
 			if ctx.Err() != nil {
 				s.spool.again(e)

@@ -6,10 +6,13 @@ import (
 )
 
 // ages counts replayed sequences by the logarithm of their age, over the present
-// interval and the one before, so that there are some right after a turn.
+// interval and the one before, so that there are some right after a turn, and over
+// the life of the process.
 type ages struct {
 	mu          sync.Mutex
 	now, before [ageBuckets]uint64
+	all         [ageBuckets]uint64
+	sum         uint64 // of all ages
 }
 
 // ageBuckets hold ages below 2^19 versions and, in the last, all above.
@@ -17,7 +20,10 @@ const ageBuckets = 20
 
 func (a *ages) add(age uint64) {
 	a.mu.Lock()
-	a.now[min(bits.Len64(age), ageBuckets-1)]++
+	bucket := min(bits.Len64(age), ageBuckets-1)
+	a.now[bucket]++
+	a.all[bucket]++
+	a.sum += age
 	a.mu.Unlock()
 }
 
@@ -42,4 +48,11 @@ func (a *ages) counts() []uint64 {
 		}
 	}
 	return sum[:last]
+}
+
+// total is all that was ever added, and the sum of it.
+func (a *ages) total() (counts []uint64, sum uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append(counts, a.all[:]...), a.sum
 }

@@ -27,6 +27,9 @@ func TestAges(t *testing.T) {
 	if got := a.counts(); len(got) != 0 {
 		t.Errorf("counts are %v of nothing", got)
 	}
+	if got, sum := a.total(); fmt.Sprint(got[:5]) != "[2 2 2 2 1]" || sum != 26 {
+		t.Errorf("all are %v, their sum is %d", got, sum)
+	}
 	a.add(math.MaxUint64)
 	if got := a.counts(); len(got) != ageBuckets || got[ageBuckets-1] != 1 {
 		t.Errorf("counts of the oldest are %v", got)

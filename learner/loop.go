@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 // Config is the loop's schedule, in updates.
@@ -29,7 +30,7 @@ type Config struct {
 	ConfigDigest string
 }
 
-// Deps are what the loop works with. All but Extra and Saved are needed.
+// Deps are what the loop works with. All but Extra, Saved and Watchdog are needed.
 type Deps struct {
 	Source    Source
 	Algorithm Algorithm
@@ -39,6 +40,8 @@ type Deps struct {
 	Checkpoints string            // folder of the checkpoints, created when missing
 	Extra       []Part            // further state that each checkpoint holds: in lockstep, the actors'
 	Saved       func(*Checkpoint) // told of each one; the loop waits for it, and may delete the checkpoint later
+
+	Watchdog *watchdog.Watchdog // told of the progress; nil: nobody is
 
 	Now func() time.Time
 	Log hclog.Logger
@@ -77,6 +80,9 @@ type Loop struct {
 
 	state    Counters
 	updates  atomic.Int64
+	saved    atomic.Int64 // when the last checkpoint was written, Unix ms; 0: none by this process
+	learning *watchdog.Loop
+	casting  *watchdog.Loop
 	batch    protocol.Batch
 	ahead    *prefetcher   // nil: sample in place
 	sending  chan struct{} // holds a token while a version goes out
@@ -114,6 +120,7 @@ func New(cfg Config, deps Deps) (*Loop, error) {
 	}
 	return &Loop{
 		cfg: cfg, deps: deps, log: deps.Log, ckpts: ckpts,
+		learning: deps.Watchdog.Loop("learner", "learn"), casting: deps.Watchdog.Loop("learner", "broadcast"),
 		sending: make(chan struct{}, 1), interval: meter{},
 	}, nil
 }
@@ -143,6 +150,7 @@ func (l *Loop) Run(ctx context.Context) error {
 // one counts, as in lockstep, the caller hands in a context that does not end.
 func (l *Loop) Step(ctx context.Context) error {
 	batch, err := l.next(ctx)
+	l.learning.Do("update")
 	if err != nil {
 		return fmt.Errorf("learner: sample: %w", err)
 	}
@@ -158,6 +166,7 @@ func (l *Loop) Step(ctx context.Context) error {
 		return fmt.Errorf("learner: update %d: %w", l.state.Updates, err)
 	}
 	if !result.Skipped && l.due(l.cfg.PublishEvery) {
+		l.learning.Do("publish")
 		if err := l.publish(ctx); err != nil {
 			return fmt.Errorf("learner: update %d: %w", l.state.Updates, err)
 		}
@@ -166,9 +175,13 @@ func (l *Loop) Step(ctx context.Context) error {
 		l.record()
 	}
 	if !result.Skipped && l.checkpointDue() {
+		l.learning.Do("checkpoint")
 		if err := l.checkpoint(false); err != nil {
 			l.log.Error("checkpoint could not be written", "updates", l.state.Updates, "error", err)
 		}
+	}
+	if l.cfg.Lockstep {
+		l.learning.Wait("actors")
 	}
 	return nil
 }
@@ -178,6 +191,7 @@ func (l *Loop) Step(ctx context.Context) error {
 // something to follow, the guard something to restore, and a folder that can
 // not be written to is found out before any work is lost.
 func (l *Loop) Start(ctx context.Context) error {
+	l.learning.Do("start")
 	now := l.deps.Now()
 	l.checkpointedAt, l.recordedAt = now, now
 	ckpt, err := l.ckpts.Latest()
@@ -201,6 +215,8 @@ func (l *Loop) Start(ctx context.Context) error {
 // checkpoint. In lockstep the interval is carried over in the checkpoint, for
 // the resumed run to complete.
 func (l *Loop) Finish() error {
+	defer l.learning.End()
+	l.learning.Do("checkpoint")
 	if !l.cfg.Lockstep && l.state.Updates > l.recorded.Updates {
 		l.record()
 	}
@@ -223,6 +239,13 @@ func (l *Loop) Updates() int64 { return l.updates.Load() }
 // element i ages from 2^(i-1) on and below 2^i. It may be called from any
 // goroutine.
 func (l *Loop) Staleness() []uint64 { return l.ages.counts() }
+
+// AllStaleness is Staleness since the process began, and the sum of all ages.
+func (l *Loop) AllStaleness() (counts []uint64, sum uint64) { return l.ages.total() }
+
+// Checkpointed returns when this process has last written a checkpoint, in milliseconds since 1970,
+// or 0 before the first, which Start writes. It may be called from any goroutine.
+func (l *Loop) Checkpointed() int64 { return l.saved.Load() }
 
 func (l *Loop) resume(ctx context.Context, ckpt *Checkpoint) error {
 	m := ckpt.Manifest
@@ -259,9 +282,11 @@ func (l *Loop) wait() {
 		l.ahead.wait()
 	}
 	l.sending <- struct{}{}
+	l.casting.End()
 }
 
 func (l *Loop) next(ctx context.Context) (*protocol.Batch, error) {
+	l.learning.Wait("batch")
 	start := l.deps.Now()
 	batch := &l.batch
 	var err error
@@ -358,7 +383,8 @@ func (l *Loop) publish(ctx context.Context) error {
 		return nil
 	}
 	go func() {
-		defer func() { <-l.sending }()
+		l.casting.Do("broadcast")
+		defer func() { l.casting.Wait("version"); <-l.sending }()
 		if err := l.deps.Publisher.Publish(ctx, version, blob); err != nil && ctx.Err() == nil {
 			l.log.Warn("parameters could not be published", "version", version, "error", err)
 		}
@@ -387,6 +413,7 @@ func (l *Loop) checkpoint(clean bool) error {
 		return err
 	}
 	l.restoresInRow = 0
+	l.saved.Store(l.deps.Now().UnixMilli())
 	if l.deps.Saved != nil {
 		l.deps.Saved(ckpt)
 	}

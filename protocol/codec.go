@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"slices"
 	"unsafe"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -27,6 +28,9 @@ var reasons = [...]string{"version", "truncated", "too_large", "corrupt", "other
 // Reason names the sentinel an error wraps: "version", "truncated",
 // "too_large", "corrupt", or "other".
 func Reason(err error) string { return reasons[reasonIndex(err)] }
+
+// Reasons returns all values of Reason.
+func Reasons() []string { return slices.Clone(reasons[:]) }
 
 func reasonIndex(err error) int {
 	for i, sentinel := range [...]error{ErrVersion, ErrTruncated, ErrTooLarge, ErrCorrupt} {

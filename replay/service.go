@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 // Bus is what the service needs of the bus; protocol.Bus has it.
@@ -56,6 +57,9 @@ type Service struct {
 	// checkpoints otherwise include Save.
 	SaveEvery time.Duration
 
+	// Watchdog, where not nil, is told of the progress.
+	Watchdog *watchdog.Watchdog
+
 	taken atomic.Uint64 // chunks
 }
 
@@ -67,7 +71,14 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(pending)
-		return ended(ctx, s.Bus.ConsumeChunks(ctx, func(m *protocol.ChunkMsg) { s.take(ctx, m, pending) }))
+		loop := s.Watchdog.Loop("replay", "insert")
+		defer loop.End()
+		loop.Wait("chunks")
+		return ended(ctx, s.Bus.ConsumeChunks(ctx, func(m *protocol.ChunkMsg) {
+			loop.Do("insert")
+			s.take(ctx, m, pending)
+			loop.Wait("chunks")
+		}))
 	})
 	group.Go(func() error { return s.acknowledge(pending) })
 	group.Go(func() error { return ended(ctx, s.Bus.ServeSamples(ctx, s.Store)) })
@@ -118,8 +129,12 @@ func (s *Service) take(ctx context.Context, m *protocol.ChunkMsg, pending chan<-
 // acknowledge syncs and then acknowledges, as many chunks at a time as have
 // come during the last sync, until pending is closed and empty.
 func (s *Service) acknowledge(pending <-chan *protocol.ChunkMsg) error {
+	loop := s.Watchdog.Loop("replay", "sync")
+	defer loop.End()
+	loop.Wait("chunks")
 	batch := make([]*protocol.ChunkMsg, 0, maxPending)
 	for first := range pending {
+		loop.Do("sync")
 		batch = append(batch[:0], first)
 		for len(pending) > 0 && len(batch) < maxPending {
 			batch = append(batch, <-pending)
@@ -130,6 +145,7 @@ func (s *Service) acknowledge(pending <-chan *protocol.ChunkMsg) error {
 		for _, m := range batch {
 			s.settle(m.Ack())
 		}
+		loop.Wait("chunks")
 	}
 	return nil
 }
@@ -147,9 +163,12 @@ func (s *Service) settle(err error) {
 func (s *Service) direct(ctx context.Context) {
 	ticker := time.NewTicker(flowSpacing)
 	defer ticker.Stop()
+	loop := s.Watchdog.Loop("replay", "direct")
+	defer loop.End()
 	var patience patience
 	var taken uint64 // chunks, when the actors were last told
 	for {
+		loop.Do("flow")
 		st := s.Store.Stats()
 		hold, reason := s.Store.Hold()
 		if err := s.Bus.PublishFlow(protocol.Flow{Hold: hold, Reason: reason, Inserts: st.Inserted, Samples: st.Sampled}); err != nil {
@@ -160,6 +179,7 @@ func (s *Service) direct(ctx context.Context) {
 		} else if waited, say := patience.waiting(s.Store.cfg.Now(), s.Store.cfg.Patience); say {
 			s.Log.Warn("actors wait", "since", waited, "for", reason)
 		}
+		loop.Wait("change")
 		taken = s.await(ctx, ticker.C, taken)
 		if ctx.Err() != nil {
 			return
@@ -192,11 +212,16 @@ func (s *Service) await(ctx context.Context, tick <-chan time.Time, taken uint64
 func (s *Service) save(ctx context.Context) error {
 	ticker := time.NewTicker(s.SaveEvery)
 	defer ticker.Stop()
+	loop := s.Watchdog.Loop("replay", "save")
+	defer loop.End()
 	for {
+		loop.Wait("interval")
 		select {
 		case <-ctx.Done():
+			loop.Do("save")
 			return s.Store.Save(s.Store.cfg.State)
 		case <-ticker.C:
+			loop.Do("save")
 			if err := s.Store.Save(s.Store.cfg.State); err != nil {
 				s.Log.Error("state of the replay was not saved", "error", err)
 			}

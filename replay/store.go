@@ -440,6 +440,13 @@ func (s *Store) Hold() (hold bool, reason string) {
 	return true, s.limiter.Holding(s.incoming)
 }
 
+// Err returns why the store can no longer be used, or nil.
+func (s *Store) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
 // Changed receives after Hold's answer has changed.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
@@ -508,6 +515,7 @@ type Stats struct {
 	Inserted, Sampled uint64  // steps in the whole run
 	Balance           float64 // of the limiter, see there
 	Hold              bool    // inserts are ahead
+	Incoming          uint64  // steps in the stream that are not inserted yet, as far as is known
 
 	Evicted       uint64 // chunks inserted in the whole run and no longer stored
 	Duplicates    uint64 // chunks dropped as stored already
@@ -534,7 +542,7 @@ func (s *Store) Stats() Stats {
 	st.IndexBytes = int64(cap(x.slots)*int(unsafe.Sizeof(slot{})) + 4*(cap(x.free)+len(x.window)+x.recent.bins()+x.retained.bins()) +
 		cap(x.reservoir.heap)*int(unsafe.Sizeof(member{})) + 2*len(x.chunks)*int(unsafe.Sizeof(chunkKey{})+4) + 256*len(x.streams))
 	st.Inserted, st.Sampled, st.Balance = s.limiter.state.Inserted, s.limiter.state.Sampled, s.limiter.state.Balance
-	st.Hold = s.hold()
+	st.Hold, st.Incoming = s.hold(), s.incoming
 	st.Evicted = s.number - uint64(st.Chunks)
 	return st
 }

@@ -8,15 +8,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
 //go:generate go run . config --markdown ../../docs/configuration.md
+//go:generate go run . config --metrics-markdown ../../docs/metrics.md
 
 func newConfigCommand() *cobra.Command {
 	var flags configFlags
 	var reference, presets bool
-	var markdown string
+	var markdown, metricsMarkdown string
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the configuration that the same flags would train with",
@@ -38,6 +40,11 @@ under --set. What is printed is a configuration file itself.`,
 			case markdown != "":
 				if err := os.WriteFile(markdown, []byte(referenceMarkdown()), 0o644); err != nil {
 					return fmt.Errorf("write reference: %w", err)
+				}
+				return nil
+			case metricsMarkdown != "":
+				if err := os.WriteFile(metricsMarkdown, []byte(monitor.MetricsMarkdown()), 0o644); err != nil {
+					return fmt.Errorf("write metrics: %w", err)
 				}
 				return nil
 			case reference:
@@ -65,7 +72,9 @@ under --set. What is printed is a configuration file itself.`,
 	cmd.Flags().BoolVar(&presets, "presets", false, "print the presets")
 	cmd.Flags().StringVar(&markdown, "markdown", "", "write the reference as Markdown into a `file`")
 	must(cmd.Flags().MarkHidden("markdown"))
-	cmd.MarkFlagsMutuallyExclusive("reference", "presets", "markdown")
+	cmd.Flags().StringVar(&metricsMarkdown, "metrics-markdown", "", "write the list of metrics as Markdown into a `file`")
+	must(cmd.Flags().MarkHidden("metrics-markdown"))
+	cmd.MarkFlagsMutuallyExclusive("reference", "presets", "markdown", "metrics-markdown")
 	return cmd
 }
 
@@ -132,6 +141,7 @@ A run is configured by one YAML file over a preset, and by ` + "`--set key=value
 ` + "`dreamfleet config`" + ` with the same flags prints what they come to. An unknown key is an error, with
 the nearest known one named; so is a value that cannot work. Of the keys the environment sets
 addresses and secrets only: ` + "`DREAMFLEET_NATS_URL` is `bus.url` and `DREAMFLEET_NATS_CREDS` is `bus.creds`" + `.
+Where a process is watched, ` + "`--monitor` or `DREAMFLEET_MONITOR`" + `, is its own and no key.
 What chooses the processor's instructions, ` + "`DREAMFLEET_KERNEL`" + `, is no key: the
 [guide](guide.md#repeat-to-the-byte) has it.
 

@@ -237,9 +237,10 @@ func saveConfig(dir string, cfg protocol.Config, lookupEnv func(string) (string,
 
 // Variables of the environment that are read here; model's kernels read another.
 const (
-	urlVariable    = "DREAMFLEET_NATS_URL"
-	credsVariable  = "DREAMFLEET_NATS_CREDS"
-	kernelVariable = "DREAMFLEET_KERNEL"
+	urlVariable     = "DREAMFLEET_NATS_URL"
+	credsVariable   = "DREAMFLEET_NATS_CREDS"
+	kernelVariable  = "DREAMFLEET_KERNEL"
+	monitorVariable = "DREAMFLEET_MONITOR"
 )
 
 // fromEnvironment tells whether a variable gave a setting its value.
@@ -253,7 +254,7 @@ func unknownVariables(environ []string) []string {
 	var unknown []string
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(name, "DREAMFLEET_") && !slices.Contains([]string{urlVariable, credsVariable, kernelVariable}, name) {
+		if strings.HasPrefix(name, "DREAMFLEET_") && !slices.Contains([]string{urlVariable, credsVariable, kernelVariable, monitorVariable}, name) {
 			unknown = append(unknown, name)
 		}
 	}

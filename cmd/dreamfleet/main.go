@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	for _, name := range unknownVariables(os.Environ()) {
-		fmt.Fprintf(stderr, "dreamfleet: %s in the environment means nothing; known are %s, %s and %s\n", name, urlVariable, credsVariable, kernelVariable)
+		fmt.Fprintf(stderr, "dreamfleet: %s in the environment means nothing; known are %s, %s, %s and %s\n", name, urlVariable, credsVariable, monitorVariable, kernelVariable)
 	}
 	started := false // a command line that is wrong does not get so far
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

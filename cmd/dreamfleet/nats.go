@@ -16,6 +16,7 @@ import (
 func newNATSCommand() *cobra.Command {
 	var cfg protocol.ServerConfig
 	var level string
+	var monitor monitorFlag
 	cmd := &cobra.Command{
 		Use:   "nats",
 		Short: "Run the NATS server that roles in other processes meet at",
@@ -39,11 +40,18 @@ DREAMFLEET_NATS_CREDS. For TLS, and for a cluster that outlives a server, see 'n
 				cfg.Listen = "" // the file's own
 			}
 			cfg.Stop = cmd.Context().Done()
-			server, err := protocol.StartServer(cfg, newLogger(level, cmd.ErrOrStderr()))
+			log := newLogger(level, cmd.ErrOrStderr())
+			p, err := monitor.start(cmd.Context(), "nats", "", log, checkServer)
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			server, err := protocol.StartServer(cfg, log)
 			if err != nil {
 				return ended(cmd.Context(), err)
 			}
 			defer server.Close()
+			showServer(p, server, log)
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "NATS server ready: DREAMFLEET_NATS_URL=%s\n", server.URL()); err != nil {
 				return err
 			}
@@ -57,6 +65,7 @@ DREAMFLEET_NATS_CREDS. For TLS, and for a cluster that outlives a server, see 'n
 	flags.StringVar(&cfg.Keys, "keys", "", "`folder` of the keys <role>.nk to let in, made where missing")
 	flags.StringVar(&cfg.File, "config", "", "configuration `file` of nats-server to start from")
 	flags.StringVar(&level, "log-level", "info", "trace, debug, info, warn or error")
+	monitor.register(cmd)
 	cmd.MarkFlagsOneRequired("store", "config")
 	must(cmd.MarkFlagDirname("store"))
 	must(cmd.MarkFlagDirname("keys"))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/actor"
 	"github.com/dreamfleet/dreamfleet/learner"
+	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
 )
@@ -24,6 +25,7 @@ import (
 // joinFlags are those of a role that takes the run's configuration from the bus.
 type joinFlags struct {
 	url, creds, ca, run, name, level string
+	monitor                          monitorFlag
 }
 
 func (f *joinFlags) register(cmd *cobra.Command, run string) {
@@ -38,14 +40,15 @@ func (f *joinFlags) register(cmd *cobra.Command, run string) {
 	flags.StringVar(&f.run, "run", filepath.Join("runs", "small"), run)
 	flags.StringVar(&f.name, "name", runName(host), "`name` of this process, for the others")
 	flags.StringVar(&f.level, "log-level", "info", "trace, debug, info, warn or error")
+	f.monitor.register(cmd)
 }
 
 // role is what a process does that has joined a run: until ctx ends.
-type role func(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, log hclog.Logger) error
+type role func(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error
 
 // join connects, waits for the run's configuration, so that starting order does not matter, and
 // plays the role. When the run gets another configuration meanwhile, the role starts over with that.
-func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role) error {
+func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role, checks ...string) error {
 	ctx := cmd.Context()
 	log := newLogger(f.level, cmd.ErrOrStderr())
 	own := protocol.DefaultConfig()
@@ -60,9 +63,16 @@ func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role) error 
 	if own.Bus.URL == "" {
 		return fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
 	}
+	checks = append([]string{checkBus, checkConfiguration}, checks...)
+	p, err := f.monitor.start(ctx, string(as), own.Run, log, checks...)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
 	log.Info(waitingFor(own, os.LookupEnv))
 	for ctx.Err() == nil {
-		if err := f.playOnce(ctx, own, as, play, log); err != nil {
+		p.Await(checks...)
+		if err := f.playOnce(ctx, own, as, play, p, log); err != nil {
 			return ended(ctx, err)
 		}
 	}
@@ -70,12 +80,14 @@ func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role) error 
 }
 
 // playOnce plays the role until ctx ends or the run has another configuration.
-func (f *joinFlags) playOnce(ctx context.Context, own protocol.Config, as protocol.Role, play role, log hclog.Logger) error {
+func (f *joinFlags) playOnce(ctx context.Context, own protocol.Config, as protocol.Role, play role, p *monitor.Process, log hclog.Logger) error {
 	bus, err := protocol.Connect(ctx, busConfig(own, nil, as, f.name), log.Named("bus"))
 	if err != nil {
 		return err
 	}
 	defer bus.Close()
+	showBus(p, as, bus)
+	checkBuses(p, bus)
 	document, err := bus.GetConfig(ctx)
 	if err != nil {
 		return err
@@ -96,7 +108,8 @@ func (f *joinFlags) playOnce(ctx context.Context, own protocol.Config, as protoc
 			cancel()
 		}
 	})
-	return play(ctx, cfg, bus, log)
+	p.Check(checkConfiguration, func() error { return nil })
+	return play(ctx, cfg, bus, p, log)
 }
 
 func newActorCommand() *cobra.Command {
@@ -119,7 +132,7 @@ another configuration.`,
 }
 
 // act is the actor's role.
-func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, log hclog.Logger) error {
+func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error {
 	w, err := newWorld(cfg)
 	if err != nil {
 		return err
@@ -130,12 +143,13 @@ func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.
 		if err != nil {
 			return err
 		}
-		a, err := newActor(cfg, w, bus, i, name, log.Named("actor"))
+		a, err := newActor(cfg, w, bus, i, name, p.Watchdog, log.Named("actor"))
 		if err != nil {
 			return err
 		}
 		actors = append(actors, a)
 	}
+	showActors(p, actors)
 	log.Info("acting", "run", cfg.Run, "actors", len(actors), "environments", cfg.Actor.Envs)
 	return actor.Serve(ctx, bus, log.Named("actor"), actors...)
 }
@@ -158,7 +172,7 @@ batches to the learner. Everything else comes from the run's configuration on th
 				return err
 			}
 			defer unlock()
-			return f.join(cmd, protocol.RoleReplay, f.keep)
+			return f.join(cmd, protocol.RoleReplay, f.keep, checkStore)
 		},
 	}
 	f.register(cmd, "run `folder`; its last part names the run on the bus")
@@ -166,7 +180,7 @@ batches to the learner. Everything else comes from the run's configuration on th
 }
 
 // keep is the replay's role.
-func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, log hclog.Logger) error {
+func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error {
 	store, err := openReplay(cfg, f.run, "", log.Named("replay"))
 	if err != nil {
 		return err
@@ -182,8 +196,9 @@ func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	showReplay(p, store, cfg.Replay.Capacity)
 	log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", f.run)
-	service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: apartSaveInterval}
+	service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: apartSaveInterval, Watchdog: p.Watchdog}
 	return errors.Join(service.Run(ctx), store.Close())
 }
 
@@ -195,6 +210,7 @@ func newLearnerCommand() *cobra.Command {
 	var flags configFlags
 	var url string
 	var takeover bool
+	var monitor monitorFlag
 	cmd := &cobra.Command{
 		Use:   "learner",
 		Short: "Train a run whose bus is elsewhere",
@@ -224,12 +240,13 @@ copied to the bus, from where a learner on another machine can take over.`,
 			case cfg.Lockstep:
 				return fmt.Errorf("%w: lockstep needs all roles in one process: use 'dreamfleet train'", protocol.ErrConfig)
 			}
-			return ended(cmd.Context(), learn(cmd, cfg, dir, takeover))
+			return ended(cmd.Context(), learn(cmd, cfg, dir, takeover, monitor))
 		},
 	}
 	flags.register(cmd)
 	cmd.Flags().StringVar(&url, "nats", "", "`addresses` of the NATS servers (default: DREAMFLEET_NATS_URL)")
 	cmd.Flags().BoolVar(&takeover, "takeover", false, "where the run folder has no checkpoint, go on from the newest that a learner of the run has left on the bus")
+	monitor.register(cmd)
 	cmd.AddCommand(newDumpCommand())
 	return cmd
 }
@@ -243,7 +260,7 @@ func ended(ctx context.Context, err error) error {
 }
 
 // learn is the learner's role by itself.
-func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (err error) {
+func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, monitor monitorFlag) (err error) {
 	ctx := cmd.Context()
 	w, err := newWorld(cfg)
 	if err != nil {
@@ -269,12 +286,19 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (
 	}
 	defer func() { err = errors.Join(err, logFile.Close()) }()
 	log := newLogger(cfg.Log.Level, io.MultiWriter(cmd.ErrOrStderr(), logFile))
+	p, err := monitor.start(ctx, string(protocol.RoleLearner), cfg.Run, log, checkBus, checkCheckpoint)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
 	log.Info(waitingFor(cfg, os.LookupEnv))
 	bus, err := protocol.Connect(ctx, busConfig(cfg, nil, protocol.RoleLearner, "learner"), log.Named("bus"))
 	if err != nil {
 		return err
 	}
 	defer bus.Close()
+	showBus(p, protocol.RoleLearner, bus)
+	checkBuses(p, bus)
 	document, err := cfg.Encode()
 	if err != nil {
 		return err
@@ -313,7 +337,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (
 	defer giveUp()
 	copies := &copier{ctx: copying, bus: bus, keep: cfg.Learner.KeepCheckpoints, log: log.Named("learner")}
 	loop, err := newLoop(cfg, dir, learner.Deps{
-		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Saved: copies.saved, Log: log.Named("learner"),
+		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Saved: copies.saved, Watchdog: p.Watchdog, Log: log.Named("learner"),
 	})
 	if err != nil {
 		return err
@@ -328,6 +352,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool) (
 	flow.Store(&protocol.Flow{})
 	watch.buses = []*protocol.Bus{bus}
 	watch.updates, watch.staleness = loop.Updates, loop.Staleness
+	showLearner(p, loop, watch)
 	watch.replay = func() replay.Stats {
 		f := flow.Load()
 		return replay.Stats{Inserted: f.Inserts, Sampled: f.Samples, Steps: int(min(f.Inserts, uint64(cfg.Replay.Capacity)))}

@@ -16,12 +16,14 @@ import (
 	"github.com/dreamfleet/dreamfleet/actor"
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/learner/dreamer"
+	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
 )
 
 func newTrainCommand() *cobra.Command {
 	var flags configFlags
+	var monitor monitorFlag
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train with all roles in this process",
@@ -49,10 +51,11 @@ first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second o
 			if err != nil {
 				return err
 			}
-			return train(cmd.Context(), cfg, dir, cmd.OutOrStdout())
+			return train(cmd.Context(), cfg, dir, monitor, cmd.OutOrStdout())
 		},
 	}
 	flags.register(cmd)
+	monitor.register(cmd)
 	return cmd
 }
 
@@ -64,6 +67,7 @@ type training struct {
 	log   hclog.Logger
 	world *world
 
+	process   *monitor.Process
 	evaluator *evaluator
 	server    *protocol.Server
 	buses     map[protocol.Role]*protocol.Bus
@@ -76,7 +80,7 @@ type training struct {
 }
 
 // train runs a configuration in a run folder to the end of its budget or until ctx ends.
-func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) (err error) {
+func train(ctx context.Context, cfg protocol.Config, dir string, monitor monitorFlag, out io.Writer) (err error) {
 	t := &training{cfg: cfg, dir: dir, out: out, buses: map[protocol.Role]*protocol.Bus{}}
 	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.build(ctx); err != nil {
@@ -93,6 +97,13 @@ func train(ctx context.Context, cfg protocol.Config, dir string, out io.Writer) 
 	}
 	defer func() { err = errors.Join(err, logFile.Close()) }()
 	t.log = newLogger(cfg.Log.Level, logFile)
+	if t.process, err = monitor.start(ctx, "train", cfg.Run, t.log, checkBus, checkStore, checkCheckpoint); err != nil {
+		return err
+	}
+	defer t.process.Close()
+	if at := t.process.Address(); at != "" {
+		fmt.Fprintf(out, "Metrics and health are at http://%s\n", at)
+	}
 	if err := t.open(ctx); err != nil {
 		return ended(ctx, err)
 	}
@@ -136,7 +147,9 @@ func (t *training) open(ctx context.Context) (err error) {
 	if t.server, err = startServer(ctx, t.cfg, t.dir, t.log); err != nil {
 		return err
 	}
-	if t.server == nil {
+	if t.server != nil {
+		showServer(t.process, t.server, t.log)
+	} else {
 		fmt.Fprintln(t.out, waitingFor(t.cfg, os.LookupEnv))
 	}
 	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleActor} {
@@ -145,6 +158,7 @@ func (t *training) open(ctx context.Context) (err error) {
 			return err
 		}
 		t.buses[role] = bus
+		showBus(t.process, role, bus)
 	}
 	document, err := t.cfg.Encode()
 	if err != nil {
@@ -177,11 +191,14 @@ func (t *training) open(ctx context.Context) (err error) {
 		return err
 	}
 	t.watch.replay = t.store.Stats
+	showReplay(t.process, t.store, t.cfg.Replay.Capacity)
 	for _, bus := range t.buses {
 		t.watch.buses = append(t.watch.buses, bus)
 	}
+	checkBuses(t.process, t.watch.buses...)
 	t.service = &replay.Service{
-		Store: t.store, Bus: t.buses[protocol.RoleReplay], Log: t.log.Named("replay"), Inserted: t.watch.inserted,
+		Watchdog: t.process.Watchdog,
+		Store:    t.store, Bus: t.buses[protocol.RoleReplay], Log: t.log.Named("replay"), Inserted: t.watch.inserted,
 	}
 	if !t.cfg.Lockstep {
 		t.service.SaveEvery = saveInterval
@@ -201,7 +218,7 @@ func (t *training) openActorsAndLearner(ctx context.Context) error {
 				return err
 			}
 		}
-		a, err := newActor(t.cfg, t.world, t.buses[protocol.RoleActor], i, name, t.log.Named("actor"))
+		a, err := newActor(t.cfg, t.world, t.buses[protocol.RoleActor], i, name, t.process.Watchdog, t.log.Named("actor"))
 		if err != nil {
 			return err
 		}
@@ -209,7 +226,7 @@ func (t *training) openActorsAndLearner(ctx context.Context) error {
 	}
 	deps := learner.Deps{
 		Source:    storeSource{t.store, t.cfg.Learner.BatchSize, t.cfg.Learner.BatchLength},
-		Algorithm: t.agent, Recorder: t.watch, Log: t.log.Named("learner"),
+		Algorithm: t.agent, Recorder: t.watch, Watchdog: t.process.Watchdog, Log: t.log.Named("learner"),
 	}
 	if t.cfg.Lockstep {
 		deps.Publisher = direct{t}
@@ -226,6 +243,8 @@ func (t *training) openActorsAndLearner(ctx context.Context) error {
 		return err
 	}
 	t.watch.actors, t.watch.updates, t.watch.staleness = t.actors, t.loop.Updates, t.loop.Staleness
+	showActors(t.process, t.actors)
+	showLearner(t.process, t.loop, t.watch)
 	return nil
 }
 

@@ -133,7 +133,7 @@ func TestTrainEndsReportsAndResumes(t *testing.T) {
 // Two lockstep runs of one seed leave the same bytes, and so does one that was stopped on its way.
 func TestLockstepRepeatsAndResumes(t *testing.T) {
 	run := func(dir string, more ...string) {
-		trainTiny(t, dir, append([]string{"--lockstep", "--seed", "7", "--set", "run=same", "--set", "evaluate.every=0"}, more...)...)
+		trainTiny(t, dir, append([]string{"--lockstep", "--seed", "7", "--set", "run=same", "--set", "evaluate.every=0", "--duration", "0"}, more...)...)
 	}
 	content := func(dir, name string) []byte {
 		b, err := os.ReadFile(filepath.Join(dir, name))

@@ -20,6 +20,7 @@ import (
 	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 // This file turns the sections of a run's configuration into the settings of the packages.
@@ -165,7 +166,7 @@ func configDigest(cfg protocol.Config) string {
 
 // newActor makes actor number i of a process. Its name is new in each life, unless a lockstep run
 // is to go on with it.
-func newActor(cfg protocol.Config, w *world, bus actor.Publisher, i int, name string, log hclog.Logger) (*actor.Actor, error) {
+func newActor(cfg protocol.Config, w *world, bus actor.Publisher, i int, name string, dog *watchdog.Watchdog, log hclog.Logger) (*actor.Actor, error) {
 	seed := actorSeed(cfg.Seed, name, i)
 	trials, err := w.trials(cfg, seed)
 	if err != nil {
@@ -177,7 +178,7 @@ func newActor(cfg protocol.Config, w *world, bus actor.Publisher, i int, name st
 	}
 	return actor.New(actor.Config{
 		Run: cfg.Run, Name: name, ChunkLength: cfg.Actor.ChunkLength, Stride: cfg.Actor.ContextStride,
-		Spool: cfg.Actor.Spool,
+		Spool: cfg.Actor.Spool, Watchdog: dog,
 	}, trials, policy, bus, log)
 }
 
