@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"cmp"
+	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -14,9 +15,26 @@ type Sample [][]float64
 
 // Interval is an estimate with its 95 % bootstrap interval.
 type Interval struct {
-	Value float64 `json:"value"`
-	Low   float64 `json:"low"`
-	High  float64 `json:"high"`
+	Value, Low, High float64
+}
+
+// MarshalJSON writes numbers that are none, of nothing measured, as null.
+func (i Interval) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Value float64Null `json:"value"`
+		Low   float64Null `json:"low"`
+		High  float64Null `json:"high"`
+	}{float64Null(i.Value), float64Null(i.Low), float64Null(i.High)})
+}
+
+// float64Null is a number that is null in JSON where it is not finite.
+type float64Null float64
+
+func (f float64Null) MarshalJSON() ([]byte, error) {
+	if v := float64(f); !math.IsNaN(v) && !math.IsInf(v, 0) {
+		return json.Marshal(v)
+	}
+	return []byte("null"), nil
 }
 
 // Estimates condenses a method's values. Over several tests each is the mean of what it is on every test, so that no
@@ -198,12 +216,23 @@ func (o ordered) weighted(byRun, bySeed []int) (iqm, mean, median float64) {
 
 // draw makes resamples, and first the sample itself.
 type draw struct {
-	random *rand.Rand // nil: everything once
+	random  *rand.Rand // nil: everything once
+	counted [][]int    // by this resample, to be used again by the next
+	used    int
 }
 
 // counts says how often each of n is drawn when n are drawn with replacement.
 func (d *draw) counts(n int) []int {
-	counts := make([]int, n)
+	if d.used == len(d.counted) {
+		d.counted = append(d.counted, make([]int, n))
+	}
+	counts := d.counted[d.used]
+	if len(counts) != n {
+		counts = make([]int, n)
+		d.counted[d.used] = counts
+	}
+	d.used++
+	clear(counts)
 	for i := range counts {
 		if d.random == nil {
 			counts[i] = 1
@@ -219,10 +248,14 @@ func bootstrap(n int, statistics func(d *draw, into []float64)) []Interval {
 	value := make([]float64, n)
 	statistics(&draw{}, value)
 	columns := make([][]float64, n)
+	for k := range columns {
+		columns[k] = make([]float64, 0, resampled)
+	}
 	d := &draw{random: rand.New(rand.NewPCG(0x5eed, 0x626f6f74))}
 	into := make([]float64, n)
 	for range resampled {
 		clear(into)
+		d.used = 0
 		statistics(d, into)
 		for k, v := range into {
 			columns[k] = append(columns[k], v)

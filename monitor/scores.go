@@ -1,12 +1,18 @@
 package monitor
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
 	"math"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // maxScores bounds a file of scores read into memory.
@@ -43,16 +49,35 @@ func (s Scores) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON reads the published format.
+// UnmarshalJSON reads the published format. Published seeds are numbers or text; text that is no number, such as a
+// folder's name and a number, is a seed of its own.
 func (s *Scores) UnmarshalJSON(text []byte) error {
-	var in scoresJSON
+	var in struct {
+		scoresJSON
+		Seed json.RawMessage `json:"seed"`
+	}
 	if err := json.Unmarshal(text, &in); err != nil {
 		return err
+	}
+	if word := ""; len(in.Seed) > 0 && in.Seed[0] == '"' {
+		if err := json.Unmarshal(in.Seed, &word); err != nil {
+			return err
+		}
+		var err error
+		if in.scoresJSON.Seed, err = strconv.ParseUint(word, 10, 64); err != nil {
+			h := fnv.New64a()
+			h.Write([]byte(word))
+			in.scoresJSON.Seed = h.Sum64()
+		}
+	} else if len(in.Seed) > 0 {
+		if err := json.Unmarshal(in.Seed, &in.scoresJSON.Seed); err != nil {
+			return err
+		}
 	}
 	if len(in.Xs) != len(in.Ys) {
 		return fmt.Errorf("scores of %s on %s have %d xs and %d ys", in.Method, in.Task, len(in.Xs), len(in.Ys))
 	}
-	*s = Scores{in.Task, in.Method, in.Seed, in.Xs, make([]float64, len(in.Ys))}
+	*s = Scores{in.Task, in.Method, in.scoresJSON.Seed, in.Xs, make([]float64, len(in.Ys))}
 	for i, y := range in.Ys {
 		s.Ys[i] = math.NaN()
 		if y != nil {
@@ -65,8 +90,8 @@ func (s *Scores) UnmarshalJSON(text []byte) error {
 // ErrDamaged: a file does not hold what is written into such files.
 var ErrDamaged = errors.New("file is damaged")
 
-// ReadScores reads a file of scores; one that does not exist holds none. The error wraps ErrDamaged
-// where the content is wrong.
+// ReadScores reads a file of scores, compressed where its name ends in .gz; one that does not exist
+// holds none. The error wraps ErrDamaged where the content is wrong.
 func ReadScores(path string) ([]Scores, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -82,11 +107,28 @@ func ReadScores(path string) ([]Scores, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read scores: %w", err)
 	}
+	if strings.HasSuffix(path, ".gz") {
+		if text, err = gunzip(text); err != nil {
+			return nil, fmt.Errorf("read scores: %s: %w: %w", path, ErrDamaged, err)
+		}
+	}
 	var list []Scores
 	if err := json.Unmarshal(text, &list); err != nil {
 		return nil, fmt.Errorf("read scores: %s: %w: %w", path, ErrDamaged, err)
 	}
 	return list, nil
+}
+
+func gunzip(text []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	plain, err := io.ReadAll(io.LimitReader(z, maxScores+1))
+	if err == nil && len(plain) > maxScores {
+		err = fmt.Errorf("unpacked it has more than %d bytes", maxScores)
+	}
+	return plain, err
 }
 
 // AppendScore adds the score y at x to the curve of a task, method and seed. Points at x and

@@ -54,7 +54,7 @@ command goes on with it.`,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newTrainCommand(), newEvaluateCommand(), newCurvesCommand(), newBenchCommand(), newEnvCommand(), newConfigCommand(),
+		newTrainCommand(), newEvaluateCommand(), newCurvesCommand(), newExperimentCommand(), newBenchCommand(), newEnvCommand(), newConfigCommand(),
 		newNATSCommand(), newReplayCommand(), newLearnerCommand(), newActorCommand(), newStatusCommand(), newVersionCommand(),
 	)
 	return root
