@@ -95,7 +95,7 @@ func TestActAgreesWithObserverAndImaginer(t *testing.T) {
 			states, post := NewStates(c, steps*rows), make([]float32, steps*rows*c.LogitsLen())
 			NewObserver(c, steps, rows, pool).Forward(params.Module(RSSM).Data, embed, seq, states, post)
 			rollout.Draw, rollout.ActionDraw = make([]float32, steps*rows*c.DrawLen()), make([]float32, steps*rows)
-			im := NewImaginer(c, steps, rows, steps, 1, pool)
+			im := NewImaginer(c, steps, rows, steps, 1, 1, pool)
 			dreamt := make([]float32, steps*rows*c.Actions)
 			im.Forward(params.Module(Actor).Data, params.Module(RSSM).Data, params.Module(Prior).Data, states, seq, rollout, dreamt)
 

@@ -50,7 +50,7 @@ func TestNoAllocations(t *testing.T) {
 				kl.Back(logits, dlogits, logits, dlogits, weight, weight)
 			})
 			rollout := &Rollout{PolicyStart: make([]float32, rows*c.PolicyState()), Draw: make([]float32, h*n*c.DrawLen()), ActionDraw: make([]float32, h*n)}
-			imaginer := NewImaginer(c, steps, rows, steps, h, pool)
+			imaginer := NewImaginer(c, steps, rows, steps, h, 1, pool)
 			acts := make([]float32, h*n*c.Actions)
 			check("the imaginer", func() {
 				imaginer.Forward(of(Actor), of(RSSM), of(Prior), states, seq, rollout, acts)

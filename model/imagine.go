@@ -19,8 +19,9 @@ type Rollout struct {
 type Imaginer struct {
 	cfg        Config
 	t, b, k, h int
-	n          int // starts: k·b
-	block      int // starts that one thread takes through the whole horizon at a time
+	each       int // rollouts from each start, in adjacent rows
+	n          int // rollouts: k·b·each
+	block      int // rollouts that one thread takes through the whole horizon at a time
 	pool       *Pool
 	core       *core
 	prior      *mlp
@@ -54,15 +55,15 @@ type Imaginer struct {
 	forwardF, backF func(lo, hi int)
 }
 
-// NewImaginer makes a runner for b sequences of t steps, rollouts of h steps
-// from the last k steps of each.
-func NewImaginer(c Config, t, b, k, h int, pool *Pool) *Imaginer {
+// NewImaginer makes a runner for b sequences of t steps, with each rollouts of
+// h steps from every one of the last k steps of each.
+func NewImaginer(c Config, t, b, k, h, each int, pool *Pool) *Imaginer {
 	nets := newNetworks(c)
-	n := k * b
+	n := k * b * each
 	block := blockRows(n)
 	underWay := pool.Threads() * block
 	m := &Imaginer{
-		cfg: c, t: t, b: b, k: k, h: h, n: n, block: block, pool: pool,
+		cfg: c, t: t, b: b, k: k, h: h, each: each, n: n, block: block, pool: pool,
 		core: nets.core, prior: nets.prior, policy: nets.actor,
 		roll:     newPolicyCache(&c, t*b, scanRows, 0),
 		a:        newPolicyCache(&c, h*n, block, underWay),
@@ -145,20 +146,23 @@ func (m *Imaginer) forwardBlocks(from, to int) {
 	}
 }
 
-// begin copies states, policy states and masks of the starts [lo, hi).
+// begin copies states, policy states and masks to the rollouts [lo, hi).
 func (m *Imaginer) begin(lo, hi int) {
 	c, g, a := &m.cfg, m.cfg.PolicyState(), m.cfg.Actions
 	at := (m.t - m.k) * m.b
-	m.States.Rows(*c, lo, hi).Copy(m.post.Rows(*c, at+lo, at+hi))
-	copy(m.a.state[lo*g:hi*g], m.roll.state[(at+lo)*g:(at+hi)*g])
-	for t := range m.h {
-		dst := m.mask[(t*m.n+lo)*a : (t*m.n+hi)*a]
-		if m.in.Mask != nil {
-			copy(dst, m.in.Mask[(at+lo)*a:(at+hi)*a])
-			continue
-		}
-		for i := range dst {
-			dst[i] = true
+	for i := lo; i < hi; i++ {
+		s := at + i/m.each
+		m.States.Rows(*c, i, i+1).Copy(m.post.Rows(*c, s, s+1))
+		copy(m.a.state[i*g:(i+1)*g], m.roll.state[s*g:(s+1)*g])
+		for t := range m.h {
+			dst := m.mask[(t*m.n+i)*a : (t*m.n+i+1)*a]
+			if m.in.Mask != nil {
+				copy(dst, m.in.Mask[s*a:(s+1)*a])
+				continue
+			}
+			for j := range dst {
+				dst[j] = true
+			}
 		}
 	}
 }

@@ -208,9 +208,10 @@ type LearnerSection struct {
 	// Last steps of each replayed sequence from which rollouts start; 0 is all. Cost of the
 	// actor-critic part in proportion.
 	ImagineLast int `yaml:"imagine_last"`
-	// Imagined rollouts that draw their latents from the same random numbers and are each other's
-	// baseline, 1 for each on its own (DreamerV3); divides batch_size x imagine_last. What the
-	// group has in common, the jobs to come, is noise to the policy's gradient. Costs nothing.
+	// Imagined rollouts from each of these steps, which draw their latents from the same random
+	// numbers and are each other's baseline; 1 is DreamerV3. What they have in common, the state
+	// and the jobs to come, is four fifths of the variance of the advantages on Park, and noise to
+	// the policy's gradient. Cost of the actor-critic part in proportion.
 	ImagineGroup int `yaml:"imagine_group"`
 	// Mix of the lambda-return: 0 trusts the critic alone, 1 the imagined rewards.
 	Lambda float64 `yaml:"lambda"`
@@ -392,8 +393,8 @@ func DefaultConfig() Config {
 			ActorStart:     400,
 			Horizon:        50,
 			ImagineLength:  8,
-			ImagineLast:    4,
-			ImagineGroup:   16,
+			ImagineLast:    2,
+			ImagineGroup:   4,
 			Lambda:         0.95,
 			AdvantageScale: "advantages",
 			Entropy:        3e-2,

@@ -164,7 +164,7 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"model.deter=0", "model.hidden=0", "model.stoch=0", "model.classes=1", "model.latent=binary", "model.units=70000",
 		"model.layers=0", "model.blocks=7", "model.bins=254", "model.policy=lstm", "model.policy_units=0",
 		"learner.batch_size=0", "learner.batch_length=1", "learner.batch_length=2000", "learner.train_ratio=0", "learner.prefill=10",
-		"learner.actor_start=-1", "learner.horizon=0.5", "learner.imagine_length=0", "learner.imagine_last=33", "learner.imagine_last=1", "learner.imagine_group=0", "learner.imagine_group=3", "learner.threads=-1", "learner.lambda=1.1",
+		"learner.actor_start=-1", "learner.horizon=0.5", "learner.imagine_length=0", "learner.imagine_last=33", "learner.imagine_last=1", "learner.imagine_group=0", "learner.threads=-1", "learner.lambda=1.1",
 		"learner.entropy=-1", "learner.advantage_scale=none", "learner.lr_half_life=-1", "learner.model_lr=0", "learner.actor_lr=.inf", "learner.critic_lr=0", "learner.warmup=-1", "learner.agc=-1",
 		"learner.free_nats=-1", "learner.unimix=1", "learner.slow_rate=2", "learner.replay_value=-1", "learner.reconstruction=-1",
 		"learner.return_rate=2", "learner.publish_every=0", "learner.params_encoding=float16", "learner.checkpoint_every=0", "learner.keep_checkpoints=0", "learner.max_skipped=0",

@@ -167,12 +167,7 @@ func (v *validator) learner(l *LearnerSection) {
 	v.between("learner.imagine_length", l.ImagineLength, 1, maxWidth)
 	v.check(l.ImagineLast == 0 || l.ImagineLast >= 2 && l.ImagineLast <= l.BatchLength, "learner.imagine_last", l.ImagineLast,
 		"between 2 and learner.batch_length (%d), or 0", l.BatchLength)
-	rollouts := l.ImagineLast * l.BatchSize
-	if l.ImagineLast == 0 {
-		rollouts = l.BatchLength * l.BatchSize
-	}
-	v.check(l.ImagineGroup >= 1 && rollouts%max(l.ImagineGroup, 1) == 0, "learner.imagine_group", l.ImagineGroup,
-		"1, or a divisor of the %d imagined rollouts", rollouts)
+	v.between("learner.imagine_group", l.ImagineGroup, 1, 1024)
 	v.fraction("learner.lambda", l.Lambda)
 	v.notNegative("learner.entropy", l.Entropy)
 	v.notNegative("learner.entropy_half_life", float64(l.EntropyHalfLife))

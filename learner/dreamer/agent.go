@@ -80,12 +80,12 @@ func (a *Agent) Close() error {
 func (a *Agent) build() error {
 	c, m := a.cfg, a.cfg.Model
 	t, b, k, h := c.BatchLength, c.BatchSize, c.starts(), c.ImagineLength
-	rows, n := t*b, k*b
+	rows, n := t*b, c.rollouts()
 	dist := model.NewTwoHot(m.Bins)
 	dist.Pool = a.pool
 	a.batch = newBatch(c)
 	a.feat = newFeatures(m, rows)
-	a.imaginer = model.NewImaginer(m, t, b, k, h, a.pool)
+	a.imaginer = model.NewImaginer(m, t, b, k, h, c.ImagineGroup, a.pool)
 	a.returns = newReturnsOp(c, a.batch, dist, a.norm, a.size)
 	a.actor = &actorOp{cfg: c, net: a.imaginer, returns: a.returns, dp: make([]float32, h*n*m.Actions)}
 	a.kl = &klOp{

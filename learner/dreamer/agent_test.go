@@ -332,7 +332,7 @@ func TestConfigValidate(t *testing.T) {
 		"horizon":        func(c *Config) { c.Horizon = 0.5 },
 		"imagine_length": func(c *Config) { c.ImagineLength = 0 },
 		"imagine_last":   func(c *Config) { c.ImagineLast = 1 },
-		"imagine_group":  func(c *Config) { c.ImagineGroup = 5 },
+		"imagine_group":  func(c *Config) { c.ImagineGroup = 0 },
 		"lambda":         func(c *Config) { c.Lambda = 1.5 },
 		"entropy":        func(c *Config) { c.Entropy = -1 },
 		"half-lives":     func(c *Config) { c.EntropyHalfLife = -1 },

@@ -32,7 +32,7 @@ type batch struct {
 func newBatch(c Config) *batch {
 	m := c.Model
 	t, b := c.BatchLength, c.BatchSize
-	rows, imagined := t*b, c.ImagineLength*c.starts()*b
+	rows, imagined := t*b, c.ImagineLength*c.rollouts()
 	return &batch{
 		obs: make([]float32, rows*m.Obs), raw: make([]float32, rows*m.Obs),
 		reward: make([]float32, rows), live: make([]float32, rows),
@@ -92,7 +92,7 @@ func (d *batch) load(c Config, p *protocol.Batch) error {
 }
 
 // draw takes all random numbers of a step from one stream, in a fixed order.
-// The latents of a group's rollouts come from the same numbers.
+// The latents of the rollouts from one state come from the same numbers.
 func (d *batch) draw(c Config, r *rand.Rand) {
 	m := c.Model
 	m.Draws(d.sequence.Draw, r)

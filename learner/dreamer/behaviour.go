@@ -75,7 +75,7 @@ type returnsOp struct {
 
 func newReturnsOp(c Config, d *batch, dist *model.TwoHot, norm *percentiles, size *meanSize) *returnsOp {
 	k := c.starts()
-	n, h, b := k*c.BatchSize, c.ImagineLength, c.BatchSize
+	n, h, b := c.rollouts(), c.ImagineLength, c.BatchSize
 	f := func(n int) []float32 { return make([]float32, n) }
 	return &returnsOp{
 		cfg: c, n: n, dist: dist, batch: d, norm: norm, size: size, probs: f((h + 1) * n * c.Model.Bins),
@@ -101,6 +101,11 @@ func (o *returnsOp) Forward(in [][]float32, out []float32) error {
 	for i, r := range o.ret {
 		o.advantage[i] = r - o.value[i]
 	}
+	o.shared = 0
+	if c.ImagineGroup > 1 {
+		before, after := leaveOneOut(o.advantage, c.ImagineGroup)
+		o.shared = 1 - after/before
+	}
 	o.size.update(o.advantage, c.ReturnRate)
 	scale := o.norm.scale()
 	if c.ScaleByAdvantage {
@@ -121,10 +126,6 @@ func (o *returnsOp) Forward(in [][]float32, out []float32) error {
 		size += math.Abs(float64(o.advantage[i]))
 	}
 	o.returnMean, o.advantageSize = sum/float64(len(o.ret)), size/float64(len(o.ret))
-	if c.ImagineGroup > 1 {
-		before, after := leaveOneOut(o.advantage, c.ImagineGroup)
-		o.shared = 1 - after/before
-	}
 	copy(out, o.ret)
 
 	o.replay(in[4])
@@ -137,7 +138,10 @@ func (o *returnsOp) replay(slow []float32) {
 	k, b, bins := o.cfg.starts(), o.cfg.BatchSize, o.cfg.Model.Bins
 	at := (o.cfg.BatchLength - k) * b
 	o.dist.Means(o.replaySlow, o.probs[:k*b*bins], slow[at*bins:(at+k*b)*bins])
-	copy(o.boot, o.ret[:o.n])
+	each := o.cfg.ImagineGroup
+	for i := range o.boot {
+		o.boot[i] = mean(o.ret[i*each : (i+1)*each])
+	}
 	lambdaReturns(o.replayRet, o.batch.reward[at:], o.batch.live[at:], o.boot, o.batch.last[at:], float32(o.cfg.Lambda), k, b)
 	for i := range o.replayWeight {
 		o.replayWeight[i] = 1

@@ -17,7 +17,7 @@ type Config struct {
 	Horizon       float64 // the discount is 1 - 1/Horizon
 	ImagineLength int     // steps of an imagined rollout
 	ImagineLast   int     // rollouts start from so many last steps of each sequence; 0: from all
-	ImagineGroup  int     // rollouts whose latents share their chances and that are each other's baseline; 1: each on its own
+	ImagineGroup  int     // rollouts from each of these, whose latents share their chances and that are each other's baseline
 	Lambda        float64 // of the lambda-return
 	Entropy       float64 // weight of the policy's entropy
 	ActorStart    int64   // updates before the policy learns: a young world model misleads it
@@ -78,8 +78,8 @@ func (c Config) Validate() error {
 		return fail("imagine_length", c.ImagineLength, "at least 1")
 	case c.ImagineLast < 0 || c.ImagineLast == 1 || c.ImagineLast > c.BatchLength:
 		return fail("imagine_last", c.ImagineLast, fmt.Sprintf("0 for all steps, or 2 to batch_length (%d)", c.BatchLength))
-	case c.ImagineGroup < 1 || c.starts()*c.BatchSize%c.ImagineGroup != 0:
-		return fail("imagine_group", c.ImagineGroup, fmt.Sprintf("a divisor of the %d rollouts", c.starts()*c.BatchSize))
+	case c.ImagineGroup < 1:
+		return fail("imagine_group", c.ImagineGroup, "at least 1")
 	case !unit(c.Lambda):
 		return fail("lambda", c.Lambda, "between 0 and 1")
 	case c.Entropy < 0:
@@ -126,7 +126,10 @@ func (c Config) entropy(step int64) float64 {
 	return c.Entropy * falling(max(0, step-c.ActorStart), c.EntropyHalfLife)
 }
 
-// starts is the number of imagined rollouts for each sequence.
+// rollouts is the number of imagined rollouts.
+func (c Config) rollouts() int { return c.starts() * c.BatchSize * c.ImagineGroup }
+
+// starts is the number of steps of each sequence from which rollouts start.
 func (c Config) starts() int {
 	if c.ImagineLast == 0 {
 		return c.BatchLength

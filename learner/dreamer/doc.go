@@ -26,7 +26,8 @@
 // Two settings are not DreamerV3's, for environments like job queues, whose
 // costs have heavy tails and come from arrivals that no action changes:
 // ScaleByAdvantage puts advantages through symlog, scaled by their own size, and
-// ImagineGroup makes rollouts that share their chances each other's baseline.
+// ImagineGroup imagines several rollouts from a state, with the same chances and
+// different actions, and makes them each other's baseline.
 // Without them it is DreamerV3's loss.
 //
 // The preset small, which is the default, is made for small models at many

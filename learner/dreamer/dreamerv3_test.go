@@ -246,8 +246,8 @@ func TestActorLearningReturnNormalisation(t *testing.T) {
 	}
 }
 
-// Rollouts of a group share their chances, other rollouts do not, and each
-// one's baseline is the mean of the others.
+// The rollouts from a state share their chances, others do not, and each one's
+// baseline is the mean of the others from its state.
 func TestGroupsShareChances(t *testing.T) {
 	for name, c := range variants() {
 		t.Run(name, func(t *testing.T) {

@@ -58,7 +58,7 @@ func (a *Agent) Dump(w io.Writer, p *protocol.Batch) error {
 
 	c, m, d := a.cfg, a.cfg.Model, a.batch
 	t, b, k, h := c.BatchLength, c.BatchSize, c.starts(), c.ImagineLength
-	n := k * b
+	n := c.rollouts()
 	floats := func(x []int32) []float32 {
 		y := make([]float32, len(x))
 		for i, v := range x {

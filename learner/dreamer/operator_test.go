@@ -380,8 +380,8 @@ func TestImagineAndActorOperators(t *testing.T) {
 
 func checkImagineAndActor(t *testing.T, b *bench) {
 	c, m := b.cfg, b.cfg.Model
-	k, h := c.starts(), c.ImagineLength
-	n := k * c.BatchSize
+	k, h, each := c.starts(), c.ImagineLength, c.ImagineGroup
+	n := k * c.BatchSize * each
 	start := (c.BatchLength - k) * c.BatchSize
 	op := &imagineOp{b.imaginer, b.feat, &b.batch.sequence, &b.batch.rollout, h * n * m.Actions}
 	in := [][]float32{b.module(model.Actor), b.module(model.RSSM), b.module(model.Prior), b.features}
@@ -393,7 +393,12 @@ func checkImagineAndActor(t *testing.T, b *bench) {
 	var priors []vec
 	f := func(w weights) []vec {
 		before := w.roll(m, b.states(), b.batch.sequence.First, b.batch.rollout.PolicyStart, &hold)
-		states, logits, p := w.imagine(m, b.states()[start:], before[start:], h, b.imaginer.Actions, b.imaginer.States.Stoch, b.batch.rollout.Draw, &hold)
+		var from []refState
+		var policies []vec
+		for i := range n {
+			from, policies = append(from, b.states()[start+i/each]), append(policies, before[start+i/each])
+		}
+		states, logits, p := w.imagine(m, from, policies, h, b.imaginer.Actions, b.imaginer.States.Stoch, b.batch.rollout.Draw, &hold)
 		if !hold.replay {
 			imagined, priors = states, p
 			near(t, "policy states", b.imaginer.PolicyStates(), flat(before), 1e-5)
@@ -412,7 +417,7 @@ func checkImagineAndActor(t *testing.T, b *bench) {
 	}
 	var probs []vec
 	for i, l := range want {
-		row := (start + i%n) * m.Actions
+		row := (start + i%n/each) * m.Actions
 		probs = append(probs, actionProbs(m, l, b.batch.rollout.Mask[row:row+m.Actions]))
 		checkPick(t, "imagined action", probs[i], b.batch.rollout.ActionDraw[i], b.imaginer.Actions[i])
 	}
@@ -431,7 +436,7 @@ func checkImagineAndActor(t *testing.T, b *bench) {
 	checkLoss(t, actor, logits, func(x vec) float64 {
 		var sum float64
 		for i, l := range split(x, m.Actions) {
-			row := (start + i%n) * m.Actions
+			row := (start + i%n/each) * m.Actions
 			p := actionProbs(m, l, b.batch.rollout.Mask[row:row+m.Actions])
 			var entropy float64
 			for _, v := range p {
@@ -496,7 +501,7 @@ func TestReturnsOperator(t *testing.T) {
 	c := variants()["recurrent"]
 	c.Model.Bins = 21
 	b := newBench(t, c)
-	n, h := c.starts()*c.BatchSize, c.ImagineLength
+	n, h := c.rollouts(), c.ImagineLength
 	logits := func(rows int) []float32 {
 		x := b.cotangent(rows * c.Model.Bins)
 		for i := range x {

@@ -46,8 +46,8 @@ func (s *refStep) losses(w weights, f *freezer, r *refResult) []float64 {
 	c, m := s.cfg, s.cfg.Model
 	rows := len(s.reward)
 	b := c.BatchSize
-	k, h := c.starts(), c.ImagineLength
-	n := k * b
+	k, h, each := c.starts(), c.ImagineLength, c.ImagineGroup
+	n := k * b * each
 
 	target := make([]vec, rows)
 	embed := make([]vec, rows)
@@ -76,11 +76,12 @@ func (s *refStep) losses(w weights, f *freezer, r *refResult) []float64 {
 
 	at := (c.BatchLength - k) * b
 	before := w.roll(m, states, s.sequence.First, s.policyStart, f)
-	starts := make([]refState, n)
+	starts, policies := make([]refState, n), make([]vec, n)
 	for i := range starts {
-		starts[i] = refState{states[at+i].deter, denseStoch(m, s.posterior, at+i)}
+		from := at + i/each
+		starts[i], policies[i] = refState{states[from].deter, denseStoch(m, s.posterior, from)}, before[from]
 	}
-	imagined, logits, priorProbs := w.imagine(m, starts, before[at:], h, s.action, s.imagined, s.priorDraw, f)
+	imagined, logits, priorProbs := w.imagine(m, starts, policies, h, s.action, s.imagined, s.priorDraw, f)
 	critic := make([]vec, h*n)
 	for i := range critic {
 		critic[i] = w.mlp("critic", imagined[i].feat())
@@ -108,7 +109,7 @@ func (s *refStep) losses(w weights, f *freezer, r *refResult) []float64 {
 	var actor, criticLoss, replay float64
 	r.actionProbs, r.entropy = nil, 0
 	for i := range critic {
-		start := (at + i%n) * m.Actions
+		start := (at + i%n/each) * m.Actions
 		p := actionProbs(m, logits[i], s.mask[start:start+m.Actions])
 		var entropy float64
 		for _, v := range p {
@@ -136,8 +137,8 @@ func (s *refStep) losses(w weights, f *freezer, r *refResult) []float64 {
 // reward, continuation, critic and slow critic on the imagined states.
 func (s *refStep) behaviour(heads [4][]vec, r *refResult) {
 	c := s.cfg
-	k, h, b := c.starts(), c.ImagineLength, c.BatchSize
-	n := k * b
+	k, h, b, each := c.starts(), c.ImagineLength, c.BatchSize, c.ImagineGroup
+	n := k * b * each
 	var reward, goes, value vec
 	for i := range heads[0] {
 		reward = append(reward, twoHotMean(heads[0][i]))
@@ -163,10 +164,19 @@ func (s *refStep) behaviour(heads [4][]vec, r *refResult) {
 	}
 	sorted := append(vec(nil), r.returns...)
 	sort.Float64s(sorted)
+	alone := make(vec, len(r.returns))
+	for i := range alone {
+		alone[i] = r.returns[i] - value[i]
+	}
 	var size float64
-	for i := range r.returns {
-		r.advantage[i] = r.returns[i] - value[i]
-		size += math.Abs(r.advantage[i]) / float64(len(r.returns))
+	for i := range alone {
+		r.advantage[i] = alone[i]
+		for j := i / each * each; j < (i/each+1)*each; j++ {
+			if j != i {
+				r.advantage[i] -= alone[j] / float64(each-1)
+			}
+		}
+		size += math.Abs(r.advantage[i]) / float64(len(alone))
 	}
 	r.norm = append(vec(nil), s.norm...)
 	for i, to := range []float64{percentile(sorted, 5), percentile(sorted, 95), size, 1} {
@@ -182,16 +192,11 @@ func (s *refStep) behaviour(heads [4][]vec, r *refResult) {
 			r.advantage[i] = symlog(r.advantage[i])
 		}
 	}
-	alone := append(vec(nil), r.advantage...)
-	for i := range alone {
-		first := i / c.ImagineGroup * c.ImagineGroup
-		for j := first; j < first+c.ImagineGroup; j++ {
-			if j != i {
-				r.advantage[i] -= alone[j] / float64(c.ImagineGroup-1)
-			}
-		}
-	}
 	at := (c.BatchLength - k) * b
+	boot := make(vec, k*b)
+	for i := range n {
+		boot[i/each] += r.returns[i] / float64(each)
+	}
 	r.replayed = make(vec, (k-1)*b)
 	for i := range b {
 		var cut []bool
@@ -199,7 +204,7 @@ func (s *refStep) behaviour(heads [4][]vec, r *refResult) {
 			cut = append(cut, s.last[at+t*b+i])
 		}
 		for t := range k - 1 {
-			r.replayed[t*b+i] = returnsFrom(t, column(widen(s.reward[at:]), i, b), column(widen(s.live[at:]), i, b), column(r.returns[:n], i, b), cut, c.Lambda)
+			r.replayed[t*b+i] = returnsFrom(t, column(widen(s.reward[at:]), i, b), column(widen(s.live[at:]), i, b), column(boot, i, b), cut, c.Lambda)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func (d *meanSize) scale() float32 {
 }
 
 // leaveOneOut subtracts from every value the mean of the others of its group,
-// a baseline for rollouts that met the same chance (Mao et al. 2019, arXiv
+// a baseline for rollouts from the same state that met the same chance (Mao et al. 2019, arXiv
 // 1807.02264: what an input-driven environment's inputs do to the return is
 // noise to the policy's gradient), and returns the sums of squares before and
 // after.
@@ -104,4 +104,12 @@ func leaveOneOut(x []float32, group int) (before, after float64) {
 		}
 	}
 	return before, after
+}
+
+func mean(x []float32) float32 {
+	var sum float32
+	for _, v := range x {
+		sum += v
+	}
+	return sum / float32(len(x))
 }

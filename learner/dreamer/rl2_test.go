@@ -91,13 +91,14 @@ func TestTrialsResetMemoryAndEpisodesDoNot(t *testing.T) {
 func TestReplayedRollThenImagination(t *testing.T) {
 	c := variants()["recurrent"]
 	g, size := c.Model.PolicyUnits, c.BatchSize
+	c.ImagineGroup = 2
 	a := forwardOf(t, c, func(*protocol.Batch) {})
-	k, n := c.starts(), c.starts()*size
+	k, n := c.starts(), c.rollouts()
 	at := toWeights(a.params.Tensors())
 	states := refStatesOf(a)
 	first := (c.BatchLength - k) * size
 	for i := range n {
-		row := first + i
+		row := first + i/c.ImagineGroup
 		logits, _ := at.act(c.Model, states[row], widen(a.imaginer.PolicyStates()[row*g:(row+1)*g]))
 		mask := a.batch.rollout.Mask[row*c.Model.Actions : (row+1)*c.Model.Actions]
 		near(t, "first imagined decision", a.imaginer.Probs[i*c.Model.Actions:(i+1)*c.Model.Actions], actionProbs(c.Model, logits, mask), 1e-5)
