@@ -38,10 +38,12 @@
 //     for the critic (one, 4e-5), which rise over 100 updates (1000) and then fall
 //     with a half-life of 10 000 (they stay)
 //   - a policy that learns from update 400 on (from the first)
-//   - reconstruction weighted by 30 (1), entropy by 3e-2 (3e-4), and a uniform
-//     share of 1e-3 in the categoricals (0.01)
-//   - a horizon of 50 (333), rollouts of 8 steps (15) from the last 4 steps of
-//     sequences of 16 (from all of 64), 32 sequences in a batch (16)
+//   - reconstruction weighted by 30 (1), entropy by 3e-2, which falls with the same
+//     half-life (3e-4, which stays), and a uniform share of 1e-3 in the
+//     categoricals (0.01)
+//   - a horizon of 50 (333), rollouts of 8 steps (15), four from each of the last
+//     two steps of sequences of 16 (one from each of all 64), 32 sequences in a
+//     batch (16)
 //   - a GRU of one block (8), and layers smaller than those of any published size
 //
 // The presets 1m, 12m and 50m have the published values in all of them, and the
