@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # The packages with goroutines, which the race detector runs again.
-RACE := ./protocol ./actor ./replay ./learner ./monitor ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
+RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -36,7 +36,7 @@ bench: build ## measure every part against the limits of this machine, five to f
 	bin/dreamfleet bench
 
 fmt-check: ## fail when a file is not formatted
-	@files=$$(gofmt -l actor bench cmd env experiment learner model monitor protocol replay watchdog); \
+	@files=$$(gofmt -l actor bench cmd deploy env experiment learner model monitor protocol replay watchdog); \
 	if [ -n "$$files" ]; then echo "gofmt these:"; echo "$$files"; exit 1; fi
 
 lint: ## static analysis

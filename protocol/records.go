@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -87,6 +88,60 @@ func (b *Bus) getConfig(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	return entry.Value(), nil
+}
+
+// ErrManyRuns is wrapped by the error of FindRun where the choice is not its own.
+var ErrManyRuns = errors.New("there are several runs on the bus")
+
+// FindRun returns the name of the only run whose configuration is on the bus. It waits for one until
+// ctx ends, since the role that stores it may start last. An actor may call it: it asks for no more
+// than the names. BusConfig's Run need not be set.
+func FindRun(ctx context.Context, cfg BusConfig, log hclog.Logger) (string, error) {
+	cfg.Run, cfg.ReadOnly = "unknown", true
+	b, err := Connect(ctx, cfg, log)
+	if err != nil {
+		return "", err
+	}
+	defer b.Close()
+	for told := false; ; told = true {
+		runs, err := b.runs(ctx)
+		switch {
+		case err == nil && len(runs) == 1:
+			return runs[0], nil
+		case err == nil && len(runs) > 1:
+			return "", fmt.Errorf("%w: %s; say which to join", ErrManyRuns, strings.Join(runs, ", "))
+		case err == nil:
+			err = errors.New("there is none yet")
+		}
+		if !told {
+			log.Info("waiting for a run", "reason", err)
+		}
+		if pauseErr := pause(ctx, configPoll); pauseErr != nil {
+			return "", fmt.Errorf("wait for a run: %w; last: %w", pauseErr, err)
+		}
+	}
+}
+
+// runs lists the runs that have a configuration, by name.
+func (b *Bus) runs(ctx context.Context) ([]string, error) {
+	stream, err := b.js.Stream(ctx, "KV_"+bucketCfg)
+	if err != nil {
+		return nil, err
+	}
+	const prefix, suffix = "$KV." + bucketCfg + ".", ".config"
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+"*"+suffix))
+	if err != nil {
+		return nil, err
+	}
+	var runs []string
+	for subject := range info.State.Subjects {
+		run := strings.TrimSuffix(strings.TrimPrefix(subject, prefix), suffix)
+		if ValidName(run) {
+			runs = append(runs, run)
+		}
+	}
+	slices.Sort(runs)
+	return runs, nil
 }
 
 // Heartbeat is a living process's last word.

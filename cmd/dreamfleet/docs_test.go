@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// commandLines finds what a reader would type: lines of code that begin with the command, roles under
-// nohup.sh and systemd, and commands inside a sentence, of which only the flags are checked.
+// commandLines finds what a reader would type: lines of code that begin with the command, perhaps under
+// nohup, and commands inside a sentence, of which only the flags are checked.
 func commandLines(text string) (whole, inline []string) {
 	text = strings.ReplaceAll(text, "\\\n", " ")
 	for line := range strings.Lines(text) {
@@ -20,15 +20,8 @@ func commandLines(text string) (whole, inline []string) {
 			code = strings.TrimLeft(line, "# ") // commented, as in a configuration file
 		}
 		code, _, _ = strings.Cut(code, " > ")
-		if m := regexp.MustCompile(`nohup\.sh start +(\w+) +(\S+)([^'\[]*)'?$`).FindStringSubmatch(code); m != nil {
-			folder := " --run "
-			if m[1] == "nats" {
-				folder = " --store "
-			}
-			whole = append(whole, m[1]+folder+m[2]+m[3])
-			continue
-		}
-		if m := regexp.MustCompile(`^ *(?:bin/)?dreamfleet (.*)$`).FindStringSubmatch(code); m != nil && (line[0] == ' ' || line[0] == '#') {
+		code, _, _ = strings.Cut(code, " >>")
+		if m := regexp.MustCompile(`^ *(?:nohup )?(?:bin/|/usr/local/bin/)?dreamfleet (.*)$`).FindStringSubmatch(code); m != nil && (line[0] == ' ' || line[0] == '#') {
 			whole = append(whole, m[1])
 			continue
 		}
@@ -65,12 +58,15 @@ func parse(line string, whole bool) error {
 // Whatever the documents and the help tell a reader to type is a command line that exists.
 func TestDocumentedCommandLinesParse(t *testing.T) {
 	texts := map[string]string{}
-	for _, pattern := range []string{"README.md", "docs/*.md", "docs/results/*/README.md", "deploy/*"} {
+	for _, pattern := range []string{"README.md", "docs/*.md", "docs/results/*/README.md", "deploy/*", "deploy/systemd/*"} {
 		files, err := filepath.Glob(filepath.Join("..", "..", pattern))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)
 		}
 		for _, file := range files {
+			if info, err := os.Stat(file); err != nil || info.IsDir() || filepath.Ext(file) == ".go" {
+				continue
+			}
 			content, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -115,18 +111,20 @@ func TestDocumentedCommandLinesParse(t *testing.T) {
 	}
 }
 
-// The systemd unit gives every role the flags that it has.
-func TestServiceCommandLineParses(t *testing.T) {
-	unit, err := os.ReadFile("../../deploy/dreamfleet@.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?m)^ExecStart=\S*/dreamfleet (.*)$`).FindSubmatch(unit)
-	if m == nil {
-		t.Fatal("no ExecStart")
-	}
-	for role, flags := range map[string]string{"learner": "--preset small", "replay": "", "actor": ""} {
-		line := strings.NewReplacer("%i", role, "$FLAGS", flags, "${RUN}", "small").Replace(string(m[1]))
+// The systemd units give every role the flags that it has.
+func TestServiceCommandLinesParse(t *testing.T) {
+	for role, flags := range map[string]string{
+		"nats": "--listen 0.0.0.0:4222 --keys /etc/dreamfleet/keys", "replay": "", "learner": "--preset small", "actor@": "--run small",
+	} {
+		unit, err := os.ReadFile("../../deploy/systemd/dreamfleet-" + role + ".service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`(?m)^ExecStart=\S*/dreamfleet (.*)$`).FindSubmatch(unit)
+		if m == nil {
+			t.Fatalf("%s: no ExecStart", role)
+		}
+		line := strings.NewReplacer("%l-%i", "host-1", "$FLAGS", flags, "${RUN}", "small").Replace(string(m[1]))
 		if err := parse(line, true); err != nil {
 			t.Errorf("dreamfleet %s: %v", line, err)
 		}

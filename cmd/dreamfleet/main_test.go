@@ -13,6 +13,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "dreamfleet-") { // launched as the program, see TestLaunch
+		main()
+	}
 	// nats.go 1.55.0 leaves this goroutine behind when an object is stored so fast that the store's
 	// Put has cleaned up before the goroutine that it began has read its channel: a nil one then.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))

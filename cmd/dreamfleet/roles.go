@@ -28,7 +28,7 @@ type joinFlags struct {
 	monitor                          monitorFlag
 }
 
-func (f *joinFlags) register(cmd *cobra.Command, run string) {
+func (f *joinFlags) register(cmd *cobra.Command, defaultRun, run string) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "host"
@@ -37,7 +37,7 @@ func (f *joinFlags) register(cmd *cobra.Command, run string) {
 	flags.StringVar(&f.url, "nats", "", "`addresses` of the NATS servers, separated by commas (default: DREAMFLEET_NATS_URL)")
 	flags.StringVar(&f.creds, "creds", "", "`file` with an NKey seed or credentials (default: DREAMFLEET_NATS_CREDS)")
 	flags.StringVar(&f.ca, "ca", "", "PEM `file` of the authority that signed the servers' certificate")
-	flags.StringVar(&f.run, "run", filepath.Join("runs", "small"), run)
+	flags.StringVar(&f.run, "run", defaultRun, run)
 	flags.StringVar(&f.name, "name", runName(host), "`name` of this process, for the others")
 	flags.StringVar(&f.level, "log-level", "info", "trace, debug, info, warn or error")
 	f.monitor.register(cmd)
@@ -59,7 +59,7 @@ func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role, checks
 	if f.creds != "" {
 		own.Bus.Creds = f.creds
 	}
-	own.Bus.CA, own.Run = f.ca, runName(f.run)
+	own.Bus.CA = f.ca
 	if own.Bus.URL == "" {
 		return fmt.Errorf("%w: --nats or DREAMFLEET_NATS_URL must say where the bus is", protocol.ErrConfig)
 	}
@@ -70,6 +70,18 @@ func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role, checks
 	}
 	defer p.Close()
 	log.Info(waitingFor(own, os.LookupEnv))
+	if f.run != "" {
+		own.Run = runName(f.run)
+	} else {
+		run, err := protocol.FindRun(ctx, busConfig(own, nil, as, f.name), log.Named("bus"))
+		if errors.Is(err, protocol.ErrManyRuns) {
+			return fmt.Errorf("%w with --run", err)
+		}
+		if err != nil {
+			return ended(ctx, err)
+		}
+		own.Run = run
+	}
 	for ctx.Err() == nil {
 		p.Await(checks...)
 		if err := f.playOnce(ctx, own, as, play, p, log); err != nil {
@@ -118,16 +130,20 @@ func newActorCommand() *cobra.Command {
 		Use:   "actor",
 		Short: "Act for a run whose bus is elsewhere",
 		Long: `Run a process's actors: environments under the run's newest policy, whose trajectories go to the
-replay. Everything but the bus's address comes from the run's configuration on the bus, so that as
-many actors as there are machines can join and leave at any time. They start over when the run gets
+replay. Everything but the bus's address and the key comes from the run's configuration on the bus, so
+that as many actors as there are machines can join and leave at any time. They start over when the run gets
 another configuration.`,
-		Example: `  dreamfleet actor --nats nats://10.0.0.5:4222 --run small`,
-		Args:    noArgs,
+		Example: `  # Join the run on the bus.
+  dreamfleet actor --nats nats://10.0.0.5:4222 --creds actor.nk
+
+  # Of several runs, this one.
+  dreamfleet actor --nats nats://10.0.0.5:4222 --creds actor.nk --run small`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.join(cmd, protocol.RoleActor, f.act)
 		},
 	}
-	f.register(cmd, "`name` or folder of the run")
+	f.register(cmd, "", "`name` or folder of the run (default: the only one on the bus)")
 	return cmd
 }
 
@@ -175,7 +191,7 @@ batches to the learner. Everything else comes from the run's configuration on th
 			return f.join(cmd, protocol.RoleReplay, f.keep, checkStore)
 		},
 	}
-	f.register(cmd, "run `folder`; its last part names the run on the bus")
+	f.register(cmd, filepath.Join("runs", "small"), "run `folder`; its last part names the run on the bus")
 	return cmd
 }
 

@@ -1,0 +1,51 @@
+package deploy
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dreamfleet/dreamfleet/protocol"
+)
+
+// One table says everything: what hosts say, what the bus says, and where they differ.
+func TestTable(t *testing.T) {
+	v, _ := example(t)
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	reports := []Report{
+		{Host: v.Hosts[0], Have: Have{Versions: map[string]string{"bin/new": "v2"}, Units: map[string]State{
+			"nats": {Running: true, PID: 10, Uptime: 50 * time.Hour, Binary: "bin/new"}, "learner": {Binary: "bin/new"},
+		}}},
+		{Host: v.Hosts[1], Have: Have{Units: map[string]State{
+			"actor-1": {Running: true, PID: 11, Uptime: 61 * time.Second}, "actor-2": {Code: 1}, "actor-3": {Code: -1}, "actor-10": {Running: true, PID: 12},
+		}}},
+		{Host: v.Hosts[2], Err: errors.New("away")},
+	}
+	beats := []protocol.Heartbeat{
+		{Role: protocol.RoleLearner, Name: "learner", Time: ago(2 * time.Second), Status: protocol.Status{Learner: &protocol.LearnerStatus{UpdatesPerSecond: 12.34, ParamVersion: 40}}},
+		{Role: protocol.RoleActor, Name: "worker-a-1", Time: ago(3 * time.Second), Status: protocol.Status{Actor: &protocol.ActorStatus{StepsPerSecond: 1000, ParamVersion: 37}}},
+		{Role: protocol.RoleActor, Name: "worker-b-1", Time: ago(time.Second), Status: protocol.Status{Actor: &protocol.ActorStatus{Waiting: "the learner"}}},
+		{Role: protocol.RoleActor, Name: "laptop", Time: ago(time.Second), Status: protocol.Status{Host: "laptop", Version: "v1", PID: 7, Started: ago(time.Hour), Actor: &protocol.ActorStatus{ParamVersion: 40}}},
+	}
+	var b strings.Builder
+	if err := WriteTable(&b, v, reports, beats, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+HOST      ROLE          STATE             PID  UP     VERSION  RATE             STALENESS       HEARTBEAT
+head      nats          running           10   2d02h  v2       -                -               -
+head      replay        STOPPED           -    -      -        -                -               -
+head      learner       ended             -    -      v2       12.3 updates/s   -               2s ago
+worker-a  actor-1       running           11   1m01s  -        1000 steps/s     3               3s ago
+worker-a  actor-2       FAILED with 1     -    -      -        -                -               -
+worker-a  actor-3       LOST              -    -      -        -                -               -
+worker-a  actor-10      running, surplus  12   0s     -        -                -               -
+worker-b  actor-1       UNREACHABLE       -    -      -        0 steps/s, held  acts at random  1s ago
+laptop    actor laptop  joined by itself  7    1h00m  v1       0 steps/s        0               1s ago
+`
+	if got := "\n" + b.String(); got != want {
+		t.Errorf("got%s\nwant%s", got, want)
+	}
+}
