@@ -77,26 +77,32 @@ func (e *Emitter) emit(name string, kind, orKind Kind, make func() (prometheus.M
 
 var errMetric = fmt.Errorf("no such metric is in the table")
 
-// exporter collects from sources.
+// exporter keeps the sources.
 type exporter struct {
-	descs map[string]desc
-
 	mu      sync.Mutex
 	names   []string
 	sources map[string]Source
 }
 
-// newExporter gives every metric the label run, unless that is empty.
-func newExporter(run string) *exporter {
+func newExporter() *exporter { return &exporter{sources: map[string]Source{}} }
+
+// collector collects from the sources of an exporter.
+type collector struct {
+	*exporter
+	descs map[string]desc
+}
+
+// collector gives every metric the label run, unless that is empty.
+func (x *exporter) collector(run string) collector {
 	var labels prometheus.Labels
 	if run != "" {
 		labels = prometheus.Labels{"run": run}
 	}
-	x := &exporter{descs: make(map[string]desc, len(Table)), sources: map[string]Source{}}
+	c := collector{x, make(map[string]desc, len(Table))}
 	for _, m := range Table {
-		x.descs[m.Name] = desc{prometheus.NewDesc(m.Name, m.Help, m.Labels, labels), m}
+		c.descs[m.Name] = desc{prometheus.NewDesc(m.Name, m.Help, m.Labels, labels), m}
 	}
-	return x
+	return c
 }
 
 // set sets or replaces the source of that name.
@@ -110,21 +116,21 @@ func (x *exporter) set(name string, s Source) {
 }
 
 // Describe implements prometheus.Collector.
-func (x *exporter) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range x.descs {
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
 		out <- d.Desc
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (x *exporter) Collect(out chan<- prometheus.Metric) {
-	x.mu.Lock()
-	sources := make([]Source, len(x.names))
-	for i, name := range x.names {
-		sources[i] = x.sources[name]
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	c.mu.Lock()
+	sources := make([]Source, len(c.names))
+	for i, name := range c.names {
+		sources[i] = c.sources[name]
 	}
-	x.mu.Unlock()
-	e := &Emitter{descs: x.descs, out: out}
+	c.mu.Unlock()
+	e := &Emitter{descs: c.descs, out: out}
 	for _, s := range sources {
 		s(e)
 	}

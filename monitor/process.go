@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ import (
 // ProcessConfig says what a Process is and where it may be looked at.
 type ProcessConfig struct {
 	Role    string
-	Run     string // empty: it serves all
+	Run     string // empty: it serves all, or SetRun tells later
 	Version string
 	Listen  string   // host:port of the HTTP server; empty: none
 	Checks  []string // that have to pass before it is ready, see Process.Check
@@ -36,7 +37,10 @@ type Process struct {
 	listener net.Listener // nil: none
 	stopping atomic.Bool
 
+	metrics atomic.Pointer[http.Handler]
+
 	mu     sync.Mutex
+	run    string
 	names  []string
 	checks map[string]func() error
 
@@ -51,9 +55,10 @@ var errNotYet = errors.New("not yet")
 // ready any more, since it is stopping.
 func Start(ctx context.Context, cfg ProcessConfig) (*Process, error) {
 	p := &Process{
-		cfg: cfg, Watchdog: watchdog.New(watchdog.Limit, cfg.Now, cfg.Log), exporter: newExporter(cfg.Run),
+		cfg: cfg, Watchdog: watchdog.New(watchdog.Limit, cfg.Now, cfg.Log), exporter: newExporter(),
 		checks: map[string]func() error{},
 	}
+	p.SetRun(cfg.Run)
 	p.Await(cfg.Checks...)
 	p.Source("process", p.emit)
 	p.Source("loops", loops(p.Watchdog))
@@ -91,6 +96,17 @@ func (p *Process) Address() string {
 		return ""
 	}
 	return p.listener.Addr().String()
+}
+
+// SetRun names the run that the process has joined.
+func (p *Process) SetRun(run string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.run != run || p.metrics.Load() == nil {
+		handler := p.newMetrics(run)
+		p.run = run
+		p.metrics.Store(&handler)
+	}
 }
 
 // Source sets or replaces a source of metrics, by its name.

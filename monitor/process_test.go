@@ -228,6 +228,10 @@ func TestDistributionIsCumulative(t *testing.T) {
 		e.Distribution("dreamfleet_learner_staleness_versions", 30, []float64{0, 1}, []uint64{3, 2, 4})
 	})
 	_, body := get(t, p, "/metrics")
+	p.SetRun("small") // found out later
+	if _, body := get(t, p, "/metrics"); !strings.Contains(body, `dreamfleet_learner_staleness_versions_count{run="small"} 9`) {
+		t.Error("the run's name is missing")
+	}
 	for _, want := range []string{`_bucket{le="0"} 3`, `_bucket{le="1"} 5`, `_bucket{le="+Inf"} 9`, "_sum 30", "_count 9"} {
 		if !strings.Contains(body, "dreamfleet_learner_staleness_versions"+want) {
 			t.Errorf("%s is missing", want)

@@ -70,13 +70,8 @@ func (p *Process) serve(ctx context.Context) {
 }
 
 func (p *Process) handler() http.Handler {
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(p.exporter, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		MaxRequestsInFlight: scrapes, Timeout: scrapeTimeout,
-		ErrorLog: p.cfg.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}),
-	}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { (*p.metrics.Load()).ServeHTTP(w, r) })
 	mux.HandleFunc("GET /healthz", p.healthz)
 	mux.HandleFunc("GET /readyz", p.readyz)
 	mux.Handle("/debug/pprof/", onLoopback(http.HandlerFunc(pprof.Index)))
@@ -88,6 +83,16 @@ func (p *Process) handler() http.Handler {
 		fmt.Fprintf(w, "dreamfleet %s\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/ on this machine alone\n", p.cfg.Role)
 	})
 	return mux
+}
+
+// newMetrics answers with the metrics of a run.
+func (p *Process) newMetrics(run string) http.Handler {
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(p.exporter.collector(run), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: scrapes, Timeout: scrapeTimeout,
+		ErrorLog: p.cfg.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}),
+	})
 }
 
 // onLoopback refuses a request that has not come over loopback, or that a page of elsewhere made a
@@ -122,7 +127,9 @@ type who struct {
 }
 
 func (p *Process) who(status string) who {
-	return who{status, p.cfg.Role, p.cfg.Run, p.cfg.Version}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return who{status, p.cfg.Role, p.run, p.cfg.Version}
 }
 
 // loopState is a loop in the answer of /healthz.

@@ -93,6 +93,7 @@ func (f *joinFlags) join(cmd *cobra.Command, as protocol.Role, play role, checks
 
 // playOnce plays the role until ctx ends or the run has another configuration.
 func (f *joinFlags) playOnce(ctx context.Context, own protocol.Config, as protocol.Role, play role, p *monitor.Process, log hclog.Logger) error {
+	p.SetRun(own.Run)
 	bus, err := protocol.Connect(ctx, busConfig(own, nil, as, f.name), log.Named("bus"))
 	if err != nil {
 		return err
