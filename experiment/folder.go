@@ -129,8 +129,11 @@ func ReadLearningCurve(in io.Reader) (LearningCurve, error) {
 			}
 			*column.into = append(*column.into, v)
 		}
-		if n := len(c.Steps); n > 1 && !(c.Steps[n-1] >= c.Steps[n-2]) {
-			return c, fmt.Errorf("%w: learning curve: line %d: steps do not ascend", ErrResult, line)
+		for _, x := range [][]float64{c.Steps, c.Minutes} {
+			n := len(x)
+			if v := x[n-1]; !(v >= 0) || math.IsInf(v, 1) || n > 1 && v < x[n-2] {
+				return c, fmt.Errorf("%w: learning curve: line %d: steps and minutes do not ascend from 0", ErrResult, line)
+			}
 		}
 	}
 }

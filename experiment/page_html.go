@@ -57,7 +57,7 @@ func number(v any) string {
 	case a >= 10:
 		return strconv.FormatFloat(f, 'f', 1, 64)
 	}
-	return strconv.FormatFloat(f, 'f', 3, 64)
+	return strings.Replace(strconv.FormatFloat(f, 'f', 3, 64), "-0.000", "0.000", 1)
 }
 
 func between(i Interval) string {
@@ -108,6 +108,7 @@ type table struct {
 	Title, Text string
 	Rows        []row
 	Axis        axis
+	JCT         bool // there is a mean job completion time, which several tests do not share
 }
 
 type row struct {
@@ -239,7 +240,7 @@ func (s *Section) TestTables() []table {
 		if !test.Inside {
 			where = "outside"
 		}
-		t := table{Title: test.Name, Text: fmt.Sprintf("%s the training distribution; evaluation seeds %s", where, test.Seeds)}
+		t := table{Title: test.Name, JCT: true, Text: fmt.Sprintf("%s the training distribution; evaluation seeds %s", where, test.Seeds)}
 		if test.Episodes > 1 {
 			t.Text += fmt.Sprintf("; episode %d of %d of a trial", test.Episodes, test.Episodes)
 		}
@@ -605,9 +606,10 @@ func (s *Section) Matrices() []matrix {
 
 // sequenceTable has a method's forgetting and forward transfer in a line.
 type sequenceTable struct {
-	Caption string
-	Tasks   []string
-	Rows    []Sequence
+	Caption    string
+	Tasks      []string
+	Rows       []Sequence
+	References []string
 }
 
 // ActorSequences are those of the returns, nil where there is none.
@@ -621,6 +623,9 @@ func (s *Section) sequenceTable(caption string, model bool) *sequenceTable {
 	for _, q := range s.Sequences {
 		if strings.HasPrefix(q.Measure, measureModel) == model {
 			t.Rows = append(t.Rows, q)
+			if line := q.Method + ": " + q.Reference; !slices.Contains(t.References, line) {
+				t.References = append(t.References, line)
+			}
 		}
 	}
 	if len(t.Rows) == 0 {

@@ -75,7 +75,7 @@ func (c Chart) SavePNG(path string) error {
 func (c Chart) plot() (*plot.Plot, error) {
 	p := plot.New()
 	p.X.Label.Text, p.Y.Label.Text = c.XLabel, c.YLabel
-	p.X.Tick.Marker, p.Y.Tick.Marker = shortTicks{}, shortTicks{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = shortTicks{whole: c.whole()}, shortTicks{}
 	if c.LogX {
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{}
 	}
@@ -161,6 +161,18 @@ func referenceStyle(i int) draw.LineStyle {
 	return draw.LineStyle{Color: referenceColor, Width: vg.Points(1), Dashes: []vg.Length{vg.Points(float64(2 + 3*i)), vg.Points(3)}}
 }
 
+// whole reports whether the curves have points at integers only.
+func (c Chart) whole() bool {
+	for _, curve := range c.Curves {
+		for _, x := range curve.X {
+			if x != math.Trunc(x) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // points returns the drawable points of a curve and the outline of its band.
 func (c Chart) points(curve Curve) (line, band plotter.XYs, err error) {
 	n := len(curve.X)
@@ -194,9 +206,9 @@ func (c Chart) points(curve Curve) (line, band plotter.XYs, err error) {
 }
 
 // shortTicks labels a linear axis at four to nine round values, thousands and millions as k and M.
-type shortTicks struct{}
+type shortTicks struct{ whole bool } // whole: only at integers
 
-func (shortTicks) Ticks(low, high float64) []plot.Tick {
+func (t shortTicks) Ticks(low, high float64) []plot.Tick {
 	if !(high > low) {
 		return []plot.Tick{{Value: low, Label: short(low)}}
 	}
@@ -207,6 +219,9 @@ func (shortTicks) Ticks(low, high float64) []plot.Tick {
 			break
 		}
 	}
+	if t.whole {
+		step = max(1, step)
+	}
 	var ticks []plot.Tick
 	for i := math.Ceil(low / step); i*step <= high; i++ {
 		ticks = append(ticks, plot.Tick{Value: i * step, Label: short(i * step)})
@@ -216,6 +231,9 @@ func (shortTicks) Ticks(low, high float64) []plot.Tick {
 
 // short writes a number as it stands on an axis.
 func short(v float64) string {
+	if v == 0 {
+		return "0" // and not -0
+	}
 	for _, unit := range []struct {
 		name string
 		size float64

@@ -1,12 +1,15 @@
 package monitor
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -87,4 +90,38 @@ func FuzzScores(f *testing.F) {
 			t.Errorf("%s became %s, %v", first, second, err)
 		}
 	})
+}
+
+// Published files are compressed, and their seeds are text.
+func TestReadPublishedScores(t *testing.T) {
+	dir := t.TempDir()
+	pack := func(name, text string) string {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if _, err := z.Write([]byte(text)); err != nil || z.Close() != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	list, err := ReadScores(pack("a.json.gz", `[{"task":"atari_pong","method":"dreamerv3","seed":"7","xs":[1],"ys":[2]},
+		{"task":"t","method":"m","seed":3,"xs":[],"ys":[]},{"task":"t","method":"m","seed":"run_1","xs":[],"ys":[]},{"task":"t","method":"m","seed":"run_2","xs":[],"ys":[]}]`))
+	if err != nil || len(list) != 4 || list[0].Seed != 7 || list[1].Seed != 3 || list[2].Seed == list[3].Seed {
+		t.Errorf("%+v, %v", list, err)
+	}
+	for name, text := range map[string]string{"seed": `[{"seed":-1}]`, "seed of true": `[{"seed":true}]`, "bomb": strings.Repeat(" ", maxScores+1)} {
+		if _, err := ReadScores(pack("b.json.gz", text)); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: error %v, want ErrDamaged", name, err)
+		}
+	}
+	plain := filepath.Join(dir, "c.json.gz")
+	if err := os.WriteFile(plain, []byte("[]"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadScores(plain); !errors.Is(err, ErrDamaged) {
+		t.Errorf("not compressed: error %v, want ErrDamaged", err)
+	}
 }

@@ -53,6 +53,14 @@ as well.`,
 
 // writeReport reads all, then writes the page, its JSON and its CSV.
 func writeReport(args []string, out string) (written []string, err error) {
+	name := strings.TrimSuffix(out, ".html")
+	for _, path := range args {
+		for _, f := range []string{out, name + ".json", name + ".csv"} {
+			if same(path, f) {
+				return nil, fmt.Errorf("%s would overwrite what it is made from; choose another --out", f)
+			}
+		}
+	}
 	var folders []*experiment.Folder
 	var files []experiment.ScoresFileContent
 	for _, path := range args {
@@ -84,16 +92,10 @@ func writeReport(args []string, out string) (written []string, err error) {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return nil, err
 	}
-	name := strings.TrimSuffix(out, ".html")
 	for _, f := range []struct {
 		path  string
 		write func(io.Writer) error
 	}{{out, page.WriteHTML}, {name + ".json", page.WriteJSON}, {name + ".csv", page.WriteCSV}} {
-		for _, path := range args {
-			if same(path, f.path) {
-				return nil, fmt.Errorf("%s would overwrite what it is made from; choose another --out", f.path)
-			}
-		}
 		var content bytes.Buffer
 		if err := f.write(&content); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.path, err)
