@@ -621,7 +621,7 @@ func (s *Section) ModelSequences() *sequenceTable { return s.sequenceTable("Worl
 func (s *Section) sequenceTable(caption string, model bool) *sequenceTable {
 	t := sequenceTable{Caption: caption, Tasks: s.p.Manifest.Stages}
 	for _, q := range s.Sequences {
-		if strings.HasPrefix(q.Measure, measureModel) == model {
+		if _, ok := loss(q.Measure); ok == model {
 			t.Rows = append(t.Rows, q)
 			if line := q.Method + ": " + q.Reference; !slices.Contains(t.References, line) {
 				t.References = append(t.References, line)

@@ -28,6 +28,7 @@ type made struct {
 	ratio    func(method string, seed uint64, stage int, test string, episode int) float64
 	model    func(method string, stage int, test string) map[string]float64
 	curve    func(method string, seed uint64) string
+	from     int // the first stage that is scored
 }
 
 var begun = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -82,7 +83,7 @@ func (m made) write(t testing.TB, dir string) string {
 			if task := m.alone[method]; task != "" {
 				stages = []string{task}
 			}
-			for stage := 0; stage <= len(stages); stage++ {
+			for stage := m.from; stage <= len(stages); stage++ {
 				after := ""
 				if stage > 0 {
 					after = stages[stage-1]
@@ -306,8 +307,28 @@ func TestPageOfASequence(t *testing.T) {
 	if !near(float64(m.Forgetting[0]), 0.5) || !near(float64(m.Forgetting[1]), 0.5) || !near(m.Forgotten.Value, 1./3) || !near(m.Transferred.Value, 0) {
 		t.Errorf("world model: %+v", m)
 	}
+	if raw := found["model, raw: observation "]; !near(float64(raw.Forgetting[0]), 1) || !near(float64(raw.Forgetting[2]), 0) {
+		t.Errorf("the loss has risen from 2 to 3, and by %v", raw.Forgetting)
+	}
 	if len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "Fewer than 3 training runs") {
 		t.Errorf("notes %q", s.Notes)
+	}
+}
+
+// Where nothing was scored before training, random play and the models of other tasks stand for it.
+func TestPageOfASequenceScoredOnlyAfterTraining(t *testing.T) {
+	m := continual()
+	m.from = 1
+	m.manifest.Seeds = []uint64{0}
+	dir := m.write(t, filepath.Join(t.TempDir(), "continual"))
+	for _, q := range pageOf(t, filepath.Join(dir, "report.html"), nil, dir).Experiments[0].Sequences {
+		want := map[string]float64{"return greedy": 0.7 / 3, "model: observation ": 1. / 3}[q.Measure+" "+q.Mode]
+		if want != 0 && math.Abs(q.Forgotten.Value-want) > 0.01 {
+			t.Errorf("%s: forgetting %g, want %g", q.Measure, q.Forgotten.Value, want)
+		}
+		if q.Measure == "return" && q.Mode == "greedy" && (math.Abs(float64(q.Transfer[0])) > 0.01 || math.Abs(float64(q.Transfer[1])-0.25) > 0.01) {
+			t.Errorf("transfer %v, want 0, 0.25", q.Transfer)
+		}
 	}
 }
 

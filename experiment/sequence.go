@@ -24,12 +24,22 @@ type Sequence struct {
 	Transferred Interval        `json:"mean_forward_transfer"`
 }
 
-// Measures of a Sequence; those of a world model's losses are "model: " and the loss's name.
+// Measures of a Sequence. Those of a world model's losses end in the loss's name; a raw one is the loss itself with its
+// sign changed, on no scale, so that forgetting is by how much it has risen.
 const (
 	measureReturn    = "return"
 	measureLogReturn = "log return"
 	measureModel     = "model: "
+	measureRaw       = "model, raw: "
 )
+
+// loss is the name of the world model's loss that a measure is of.
+func loss(measure string) (name string, ok bool) {
+	if name, ok = strings.CutPrefix(measure, measureRaw); ok {
+		return name, true
+	}
+	return strings.CutPrefix(measure, measureModel)
+}
 
 // scored is a run's score by a measure, of which less is better, on one test.
 type scored struct {
@@ -40,9 +50,9 @@ type scored struct {
 
 // score reads a measure off a result: the IQM of the ratios to LEFT, or a loss of the world model.
 func (p *pairing) score(measure string, r Result) (float64, bool) {
-	if name, ok := strings.CutPrefix(measure, measureModel); ok {
-		loss, ok := r.Model[name]
-		return loss, ok
+	if name, ok := loss(measure); ok {
+		value, ok := r.Model[name]
+		return value, ok
 	}
 	test := p.tests[slices.IndexFunc(p.tests, func(t TestInfo) bool { return t.Name == r.Test })]
 	if r.Episode != test.Episodes || r.Seeds != test.Seeds {
@@ -124,9 +134,10 @@ func (p *pairing) sequences() []Sequence {
 		}
 		for _, mode := range []string{Greedy, Sampled} {
 			measures := []string{measureReturn, measureLogReturn}
-			if mode == Greedy || !slices.ContainsFunc(out, func(s Sequence) bool { return s.Method == method && strings.HasPrefix(s.Measure, measureModel) }) {
+			ofModel := func(s Sequence) bool { _, ok := loss(s.Measure); return ok && s.Method == method }
+			if !slices.ContainsFunc(out, ofModel) { // with whichever mode they stand
 				for _, name := range slices.Sorted(maps.Keys(losses)) {
-					measures = append(measures, measureModel+name)
+					measures = append(measures, measureModel+name, measureRaw+name)
 				}
 			}
 			for _, measure := range measures {
@@ -143,7 +154,7 @@ func (p *pairing) sequences() []Sequence {
 func (p *pairing) sequence(method, mode, measure string, runs []FolderRun) (Sequence, bool) {
 	tasks := p.Manifest.Stages
 	s := Sequence{Method: method, Mode: mode, Measure: measure, Performance: make([][]float64Null, len(tasks))}
-	if strings.HasPrefix(measure, measureModel) {
+	if _, ok := loss(measure); ok {
 		s.Mode = ""
 	}
 	var references []string
@@ -247,8 +258,11 @@ type scale struct {
 }
 
 func (s scale) performance(measure string, score float64) float64 {
-	if measure == measureLogReturn {
+	switch {
+	case measure == measureLogReturn:
 		return LogPerformance(score, s.random, s.reference)
+	case strings.HasPrefix(measure, measureRaw):
+		return -score
 	}
 	return Performance(score, s.random, s.reference)
 }
@@ -262,7 +276,7 @@ func (s scale) areaOf(measure string, curve []scored) float64 {
 }
 
 // scale finds what has performance 0 and 1 on a task: random play, or the untrained networks where that was not scored
-// or where the measure is a loss; and the runs trained on the task alone, or those of the sequence right after they
+// or where the measure is a loss, or else the networks trained on other tasks alone; and the runs trained on the task alone, or those of the sequence right after they
 // were trained on it where there are none, which leaves nothing to measure forward transfer by.
 func (p *pairing) scale(method, mode, measure, task string, i int, runs []FolderRun) (scale, string) {
 	at := func(runs []FolderRun, test string, stage int) float64 {
@@ -279,7 +293,7 @@ func (p *pairing) scale(method, mode, measure, task string, i int, runs []Folder
 		return Mean(values)
 	}
 	s := scale{random: math.NaN(), area: math.NaN()}
-	if !strings.HasPrefix(measure, measureModel) {
+	if _, ok := loss(measure); !ok {
 		for _, r := range p.Rules {
 			if r.Method == "random" && r.Test == task {
 				if v, ok := p.score(measure, r); ok {
@@ -290,6 +304,17 @@ func (p *pairing) scale(method, mode, measure, task string, i int, runs []Folder
 	}
 	if math.IsNaN(s.random) {
 		s.random = at(runs, task, 0)
+	}
+	if math.IsNaN(s.random) {
+		var strangers []float64
+		for _, other := range p.Manifest.Stages {
+			if runs, _ := p.alone(method, other); other != task {
+				if v := at(runs, task, 1); !math.IsNaN(v) {
+					strangers = append(strangers, v)
+				}
+			}
+		}
+		s.random = Mean(strangers)
 	}
 	alone, name := p.alone(method, task)
 	s.reference = at(alone, task, 1)
