@@ -9,7 +9,7 @@ RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./watchdog ./mo
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build run test kernel-paths bench fmt-check lint vuln generate-check cross-build clean
+.PHONY: help build run test kernel-paths bench fmt-check lint vuln generate-check cross-build deploy-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,6 +52,15 @@ vuln: ## known vulnerabilities in what is called
 generate-check: ## fail when generated files are not what their sources generate
 	go generate ./cmd/dreamfleet ./model/internal/kernel
 	git diff --exit-code -- docs/configuration.md docs/metrics.md model/internal/kernel
+
+# The files of deploy that other programs are for, read as these would. What needs large modules is a
+# module of its own; what needs a program that is not there is left out, and said so.
+deploy-check: ## check the Dockerfile, compose file, manifests, user data and shell scripts
+	cd deploy/internal/validate && go vet ./... && go run . ../..
+	sh -n deploy/host.sh
+	@for check in "shellcheck deploy/host.sh" "kubectl kustomize deploy/kubernetes" "cloud-init schema --config-file deploy/cloud-init/actor.yaml"; do \
+		if ! command -v $${check%% *} >/dev/null; then echo "NOT DONE, $${check%% *} is not installed: $$check"; \
+		else echo "$$check" && $$check >/dev/null || exit 1; fi; done
 
 cross-build: ## build for both architectures
 	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/dreamfleet-linux-amd64 ./cmd/dreamfleet

@@ -58,7 +58,7 @@ func parse(line string, whole bool) error {
 // Whatever the documents and the help tell a reader to type is a command line that exists.
 func TestDocumentedCommandLinesParse(t *testing.T) {
 	texts := map[string]string{}
-	for _, pattern := range []string{"README.md", "docs/*.md", "docs/results/*/README.md", "deploy/*", "deploy/systemd/*"} {
+	for _, pattern := range []string{"README.md", "docs/*.md", "docs/results/*/README.md", "deploy/*", "deploy/systemd/*", "deploy/kubernetes/*", "deploy/cloud-init/*"} {
 		files, err := filepath.Glob(filepath.Join("..", "..", pattern))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)
@@ -128,5 +128,26 @@ func TestServiceCommandLinesParse(t *testing.T) {
 		if err := parse(line, true); err != nil {
 			t.Errorf("dreamfleet %s: %v", line, err)
 		}
+	}
+}
+
+// Containers are given command lines that exist.
+func TestContainerCommandLinesParse(t *testing.T) {
+	lines := 0
+	for file, key := range map[string]string{"compose.yaml": "command", "kubernetes/replay.yaml": "args", "kubernetes/learner.yaml": "args", "kubernetes/actor.yaml": "args"} {
+		text, err := os.ReadFile("../../deploy/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^ +`+key+`: \[(.*)\]$`).FindAllStringSubmatch(string(text), -1) {
+			line := strings.NewReplacer(",", "", `"`, "", "${RUN:-small}", "small", "${PRESET:-small}", "small").Replace(m[1])
+			if err := parse(line, true); err != nil {
+				t.Errorf("%s: dreamfleet %s: %v", file, line, err)
+			}
+			lines++
+		}
+	}
+	if lines != 7 {
+		t.Errorf("%d command lines", lines)
 	}
 }
