@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,12 +49,13 @@ func Machine(ctx context.Context, o *Options) (Result, error) {
 		func() (float64, error) { return peak(all, length) / 1e9, nil },
 		func() (float64, error) { return float64(o.Threads) * peak(one, length) / 1e9, nil })
 	r.Name, r.Unit, r.LimitKind = "machine/peak", "GFLOP/s", "peak_of_one_thread"
-	r.Config = fmt.Sprintf("%s, %d cores, %s of memory, %s/%s, %s, %d threads, kernels %s", processor(), runtime.NumCPU(),
+	r.Config = fmt.Sprintf("%s, %d cores, %s of memory, %s/%s, %s, %d threads, kernels %s", Processor(), runtime.NumCPU(),
 		memory(), runtime.GOOS, runtime.GOARCH, runtime.Version(), o.Threads, kernels)
 	return r, err
 }
 
-func processor() string { return field("/proc/cpuinfo", "model name", "unknown processor") }
+// Processor is the model of the machine's processor.
+func Processor() string { return field("/proc/cpuinfo", "model name", "unknown processor") }
 
 func memory() string { return field("/proc/meminfo", "MemTotal", "unknown size") }
 
@@ -71,4 +73,13 @@ func field(path, key, or string) string {
 		}
 	}
 	return or
+}
+
+// MemoryBytes is the size of the machine's memory, 0 where it is unknown.
+func MemoryBytes() int64 {
+	n, unit, _ := strings.Cut(memory(), " ")
+	if kib, err := strconv.ParseInt(n, 10, 64); err == nil && unit == "kB" {
+		return kib << 10
+	}
+	return 0
 }

@@ -36,6 +36,10 @@ type Timestep struct {
 // a task, then plays its episodes, each from a seed of its own. Two Trials with
 // equal arguments and actions give equal steps. It allocates nothing per step.
 type Trial struct {
+	// Blind leaves RL²'s two inputs, the reward signal and the flag of an episode's start, at 0. It is set before the
+	// first Next.
+	Blind bool
+
 	env      Env
 	tasks    Distribution
 	episodes int      // in a trial
@@ -152,6 +156,9 @@ func (t *Trial) observe(o Outcome) *Timestep {
 	n := t.spec.Obs - Extra
 	t.env.Observe(t.step.Obs[:n], t.step.Mask)
 	t.step.Reward = float32(o.Reward)
+	if t.Blind {
+		return &t.step
+	}
 	t.step.Obs[n] = float32(o.Signal)
 	t.step.Obs[n+1] = 0
 	if t.step.Flags&EpisodeStart != 0 {

@@ -16,6 +16,9 @@
 // A [Result] is the scores of one policy in one episode of the trials of a test, as an experiment leaves them on disk,
 // line by line, beside a [Manifest] of what was asked and a [Job] for each training run.
 //
-// Trials plays policies on common random numbers: every one meets the same servers and jobs. The package draws no random
+// A [Preset] is a trial protocol, [Preset.Resolve] makes a [Plan] of it, and a [Runner] works the plan off: it decides
+// what is still to be done and has it done by the command that it is given, one process for each training run.
+//
+// [Trials] plays policies on common random numbers: every one meets the same servers and jobs. The package draws no random
 // number that is not fixed by its input.
 package experiment

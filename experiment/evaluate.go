@@ -19,6 +19,9 @@ type Agent interface {
 
 // Trials are what policies are compared on: for each seed a task and the jobs of its episodes, the same for all.
 type Trials struct {
+	// Blind shows agents none of RL²'s inputs, as env.Trial has it.
+	Blind bool
+
 	cfg   loadbalance.Config
 	seeds []uint64
 	drawn []*loadbalance.Task // one a seed
@@ -27,7 +30,8 @@ type Trials struct {
 }
 
 // NewTrials draws for each seed a task, from the seed alone, and records the jobs of so many episodes of it. Jobs are
-// Park's own unless the tasks have a workload, those of the first episode being of the seed itself.
+// Park's own unless the tasks have a workload, those of the first episode being of the seed itself. Of a trace that is
+// cut by date, the episodes of a trial follow one another.
 func NewTrials(ctx context.Context, cfg loadbalance.Config, tasks loadbalance.Tasks, episodes int, seeds []uint64) (*Trials, error) {
 	if len(seeds) == 0 || episodes < 1 {
 		return nil, errors.New("evaluate: no seeds or no episodes")
@@ -44,7 +48,9 @@ func NewTrials(ctx context.Context, cfg loadbalance.Config, tasks loadbalance.Ta
 		var each []uint64
 		for e := range episodes {
 			s := seed + uint64(e)*0x9e3779b97f4a7c15
-			if e > 0 && drawn.Workload == nil {
+			if _, dated := drawn.Workload.(loadbalance.Dated); dated {
+				s = seed*uint64(episodes) + uint64(e)
+			} else if e > 0 && drawn.Workload == nil {
 				s = uint64(uint32(s)) // Park's seeds have 32 bits
 			}
 			var err error
@@ -129,6 +135,7 @@ func (t *Trials) Play(ctx context.Context, policy string, agent Agent) (scores [
 		if trials[i], err = env.NewTrialOf(e, t.tasks[i], t.each[i]); err != nil {
 			return nil, nil, fmt.Errorf("evaluate: %w", err)
 		}
+		trials[i].Blind = t.Blind
 		if steps[i], err = trials[i].Next(0); err != nil {
 			return nil, nil, fmt.Errorf("evaluate seed %d: %w", seed, err)
 		}

@@ -84,6 +84,17 @@ type Job struct {
 	Updates    int64      `json:"updates"`
 	Started    time.Time  `json:"started"`
 	Finished   *time.Time `json:"finished"` // null while it is not
+	Stages     []JobStage `json:"stages"`
+}
+
+// JobStage is what a job has used of a stage's budget. Steps and updates are those of the run when it ended.
+type JobStage struct {
+	Name       string  `json:"name"`
+	Done       bool    `json:"done"` // its budget is used up
+	Minutes    float64 `json:"minutes"`
+	CPUSeconds float64 `json:"cpu_seconds"`
+	Steps      int64   `json:"steps"`
+	Updates    int64   `json:"updates"`
 }
 
 // TestInfo describes a test of an experiment.
@@ -153,6 +164,16 @@ func (r *Result) Check() error {
 	return nil
 }
 
+// WriteJSON writes the result as one line.
+func (r *Result) WriteJSON(w io.Writer) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrResult, err)
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}
+
 // ReadResults reads lines of results, each checked; errors name the line. A last line without its end, which a crash
 // leaves, is left out.
 func ReadResults(in io.Reader) ([]Result, error) {
@@ -206,11 +227,9 @@ func AppendResults(path string, results ...Result) (err error) {
 		if err := results[i].Check(); err != nil {
 			return err
 		}
-		line, err := json.Marshal(results[i])
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrResult, err)
+		if err := results[i].WriteJSON(&lines); err != nil {
+			return err
 		}
-		lines.Write(append(line, '\n'))
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

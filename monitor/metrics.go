@@ -156,3 +156,28 @@ func appendJSONString(dst []byte, s string) []byte {
 	}
 	return append(dst, quoted...)
 }
+
+// LastMetrics reads the last whole line of a run folder's metrics, without those before it.
+func LastMetrics(dir string) (Metrics, error) {
+	path := filepath.Join(dir, MetricsFile)
+	f, err := os.Open(path)
+	if err != nil {
+		return Metrics{}, fmt.Errorf("read metrics: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Metrics{}, fmt.Errorf("read metrics: %w", err)
+	}
+	tail := make([]byte, min(info.Size(), maxLine))
+	n, err := f.ReadAt(tail, info.Size()-int64(len(tail)))
+	if err != nil && err != io.EOF {
+		return Metrics{}, fmt.Errorf("read metrics: %w", err)
+	}
+	tail = tail[:n]
+	end := bytes.LastIndexByte(tail, '\n')
+	if end < 0 {
+		return Metrics{}, fmt.Errorf("%w: %s has no line", ErrDamaged, path)
+	}
+	return parseMetrics(tail[bytes.LastIndexByte(tail[:end], '\n')+1 : end])
+}

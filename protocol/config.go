@@ -43,6 +43,9 @@ type BudgetSection struct {
 
 // EnvSection is the load-balancing environment and the tasks drawn from it.
 type EnvSection struct {
+	// Name of the task or distribution of tasks in trajectories; empty is the kind of workload. It
+	// tells the tasks of a sequence apart.
+	Name string `yaml:"name"`
 	// Mean time between arriving jobs, in the simulator's time units. 55 loads the ten default
 	// servers to about 0.9; smaller is harder, and below 50 no policy keeps the queues bounded.
 	JobInterval float64 `yaml:"job_interval"`
@@ -59,7 +62,7 @@ type EnvSection struct {
 	ServiceRates []float64 `yaml:"service_rates,flow"`
 	// Jobs, and so steps, in a training episode. Shorter episodes keep a young policy's queues
 	// short and give more resets; Park's own length is 1000. They must fit into the first four
-	// fifths of a trace.
+	// fifths of a trace (evaluate.share).
 	EpisodeJobs int `yaml:"episode_jobs"`
 	// What a step pays: settled (minus the job's time in system, at once when it is assigned),
 	// park (Park's own timing: minus the integral of the number of jobs), slowdown (minus time in
@@ -85,6 +88,13 @@ type EnvSection struct {
 	PermuteRates bool `yaml:"permute_rates"`
 	// Put the service rates into the observation: one input more a server.
 	ObserveRates bool `yaml:"observe_rates"`
+	// Put into the observation which servers take jobs: one input more a server. It is so without
+	// this key where servers are missing, fail or join in some task; set it for a run that meets
+	// such tasks later only.
+	ObserveMask bool `yaml:"observe_mask"`
+	// Show the agent the previous reward and where episodes begin (RL²). Without them both inputs
+	// are 0: the ablation. The previous action is the world model's own and stays.
+	RL2Inputs bool `yaml:"rl2_inputs"`
 	// Episodes in a trial (RL²'s k): the recurrent state lives through all of them, and they
 	// share one task. 1 with a fixed task is plain Park.
 	EpisodesPerTrial int `yaml:"episodes_per_trial"`
@@ -330,6 +340,12 @@ type EvaluateSection struct {
 	Seeds string `yaml:"seeds" resume:"free"`
 	// Jobs in an evaluation episode; 1000 is Park's. They must fit into the last fifth of a trace.
 	Jobs int `yaml:"jobs" resume:"free"`
+	// Share of a trace's jobs, the last by date, that evaluation draws episodes from. Training has
+	// the others; 1 is for the evaluation of a run that trained on something else.
+	Share float64 `yaml:"share"`
+	// Cut that part of a trace into episodes by date, one after another: seed 0 is the first. Otherwise
+	// each seed draws a window, and windows overlap.
+	Cut bool `yaml:"cut" resume:"free"`
 }
 
 // BusSection is the NATS bus.
@@ -378,6 +394,7 @@ func DefaultConfig() Config {
 			TailStart:        3400,
 			RewardScale:      0.01,
 			LoadScales:       []float64{100, 1000},
+			RL2Inputs:        true,
 			EpisodesPerTrial: 1,
 			Tasks:            TasksSection{SlowFactor: [2]float64{0.25, 0.5}, Outage: [2]float64{0.1, 0.3}},
 			Workload:         WorkloadSection{Kind: "poisson", Arrival: "arrival", Size: "size", Unit: 1, Burst: 3},
@@ -425,7 +442,7 @@ func DefaultConfig() Config {
 			HalfLife: 8_000,
 			Sampler:  SamplerSection{Uniform: 0.5, Recency: 0.5},
 		},
-		Evaluate: EvaluateSection{Every: 10_000, Seeds: "2000-2029", Jobs: 1000},
+		Evaluate: EvaluateSection{Every: 10_000, Seeds: "2000-2029", Jobs: 1000, Share: 0.2},
 		Bus:      BusSection{StoreBytes: 1 << 30, MaxAge: time.Hour},
 		Log:      LogSection{Level: "info", Every: 50},
 	}

@@ -250,7 +250,7 @@ func TestCompatible(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []Difference{{"seed", "0", "1"}, {"env.load_scales", "[100, 5000]", "[1]"}, {"model.deter", "256", "512"}}
+	want := []Difference{{"seed", "0", "1", false}, {"env.load_scales", "[100, 5000]", "[1]", false}, {"model.deter", "256", "512", false}}
 	d := Compatible(saved, now)
 	if !reflect.DeepEqual(d, want) {
 		t.Errorf("got %v, want %v", d, want)

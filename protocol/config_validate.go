@@ -98,6 +98,7 @@ func (v *validator) run(c *Config) {
 }
 
 func (v *validator) env(e *EnvSection) {
+	v.check(e.Name == "" || ValidName(e.Name), "env.name", e.Name, "at most %d letters, digits, - and _", MaxName)
 	v.check(e.JobInterval >= 1, "env.job_interval", e.JobInterval, "1 or more: times are whole units")
 	v.positive("env.job_size_shape", e.JobSizeShape)
 	v.check(e.JobSizeScale >= 1, "env.job_size_scale", e.JobSizeScale, "1 or more: sizes are whole units")
@@ -224,6 +225,7 @@ func (v *validator) rest(c *Config) {
 		v.check(false, "evaluate.seeds", e.Seeds, "such as 2000-2029 or 1,5,7-9: %s", err)
 	}
 	v.atLeast("evaluate.jobs", int64(e.Jobs), 2)
+	v.check(e.Share > 0 && e.Share <= 1, "evaluate.share", e.Share, "above 0 and at most 1")
 	v.atLeast("bus.store_bytes", b.StoreBytes, 1<<20)
 	v.check(b.MaxAge > 0, "bus.max_age", b.MaxAge, "above 0: an unbounded stream fills the disk")
 	v.oneOf("learner.advantage_scale", c.Learner.AdvantageScale, "returns", "advantages")

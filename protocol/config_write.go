@@ -3,6 +3,7 @@ package protocol
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -54,20 +55,28 @@ func withoutUser(urls string) string {
 	return strings.Join(list, ",")
 }
 
-// Difference is a key that keeps a run from being resumed.
-type Difference struct{ Key, Saved, Now string }
+// Difference is a key whose values differ. It keeps a run from being resumed unless it is free.
+type Difference struct {
+	Key, Saved, Now string
+	Free            bool
+}
 
 func (d Difference) String() string { return d.Key + ": " + d.Saved + " -> " + d.Now }
 
 // Compatible lists the keys in which now differs from the saved configuration of a run and which
 // belong to a run for life; none means that the run can be resumed.
 func Compatible(saved, now Config) []Difference {
+	return slices.DeleteFunc(Differences(saved, now), func(d Difference) bool { return d.Free })
+}
+
+// Differences lists the keys in which two configurations differ.
+func Differences(saved, now Config) []Difference {
 	var differences []Difference
 	after := now.fields()
 	for i, before := range saved.fields() {
 		s, n := formatValue(before.value), formatValue(after[i].value)
-		if s != n && !before.resume {
-			differences = append(differences, Difference{before.name, s, n})
+		if s != n {
+			differences = append(differences, Difference{before.name, s, n, before.resume})
 		}
 	}
 	return differences

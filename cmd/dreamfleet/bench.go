@@ -103,5 +103,5 @@ func printer(w io.Writer, asJSON bool) func(bench.Result) {
 }
 
 func benchTrain(ctx context.Context, c protocol.Config, dir string) error {
-	return train(ctx, c, dir, monitorFlag{}, io.Discard)
+	return train(ctx, c, dir, false, monitorFlag{}, io.Discard)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -56,14 +58,18 @@ func newEvaluator(ctx context.Context, cfg protocol.Config, w *world, seeds stri
 	shown.Jobs = jobs
 	if w.heldBack != nil {
 		if w.heldBack.Jobs() < jobs {
-			return nil, fmt.Errorf("%w: evaluation has %d jobs an episode (evaluate.jobs or --jobs), but the last fifth of %s, which it has, is %d jobs",
+			return nil, fmt.Errorf("%w: evaluation has %d jobs an episode (evaluate.jobs or --jobs), but the part of %s that it has (evaluate.share) is %d jobs",
 				protocol.ErrConfig, jobs, cfg.Env.Workload.File, w.heldBack.Jobs())
 		}
 		tasks.Base.Workload = w.heldBack
+		if cfg.Evaluate.Cut {
+			tasks.Base.Workload = loadbalance.Dated{Trace: w.heldBack}
+		}
 	}
 	if e.trials, err = experiment.NewTrials(ctx, shown, tasks, cfg.Env.EpisodesPerTrial, e.seeds); err != nil {
 		return nil, fmt.Errorf("evaluation: %w", err)
 	}
+	e.trials.Blind = !cfg.Env.RL2Inputs
 	e.left, err = e.heuristic(ctx, "left")
 	return e, err
 }
@@ -87,24 +93,54 @@ func (e *evaluator) heuristic(ctx context.Context, name string) ([]experiment.Sc
 
 // score plays all trials with the parameters of a blob.
 func (e *evaluator) score(ctx context.Context, blob []byte, greedy bool) (experiment.Report, [][]int, error) {
-	policy, err := model.NewPolicy(e.world.config(e.cfg).Model, len(e.seeds), evaluationSeed)
+	scores, actions, err := e.play(ctx, blob, greedy)
 	if err != nil {
 		return experiment.Report{}, nil, err
 	}
+	report, err := experiment.NewTrialReport(scores, e.left)
+	return report, actions, err
+}
+
+// play has the policy of a blob play all trials: one Scores for each episode of a trial.
+func (e *evaluator) play(ctx context.Context, blob []byte, greedy bool) ([]experiment.Scores, [][]int, error) {
+	policy, err := model.NewPolicy(e.world.config(e.cfg).Model, len(e.seeds), evaluationSeed)
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := policy.Load(blob); err != nil {
-		return experiment.Report{}, nil, err
+		return nil, nil, err
 	}
 	policy.Greedy = greedy
 	name := sampledPolicy
 	if greedy {
 		name = greedyPolicy
 	}
-	scores, actions, err := e.trials.Play(ctx, name, policy)
-	if err != nil {
-		return experiment.Report{}, nil, err
+	return e.trials.Play(ctx, name, policy)
+}
+
+// results are the scores of a policy in each episode of the trials, as lines of an experiment.
+func (e *evaluator) results(method, mode, seeds string, scores []experiment.Scores) []experiment.Result {
+	var results []experiment.Result
+	for k, s := range scores {
+		results = append(results, experiment.Result{
+			Method: method, Test: cmp.Or(e.cfg.Env.Name, e.cfg.Env.Workload.Kind), Mode: mode, Episode: k + 1, Seeds: seeds, MeanJCT: s.MeanJCT,
+		})
 	}
-	report, err := experiment.NewTrialReport(scores, e.left)
-	return report, actions, err
+	return results
+}
+
+// heldBackLosses are the world model's on sequences of the evaluated tasks that are the same for every checkpoint.
+func (e *evaluator) heldBackLosses(ctx context.Context, m experiment.WorldModel, jobs int) (map[string]float64, error) {
+	shown, tasks, c := e.world.env, *e.world.tasks, e.world.config(e.cfg)
+	shown.Jobs = jobs
+	if e.world.heldBack != nil {
+		tasks.Base.Workload = e.world.heldBack
+	}
+	h, err := experiment.NewHeldBack(ctx, shown, tasks, e.cfg.Env.EpisodesPerTrial, !e.cfg.Env.RL2Inputs, c.BatchSize, c.BatchLength)
+	if err != nil {
+		return nil, err
+	}
+	return h.Losses(ctx, m, c.Model.ContextLen())
 }
 
 // rules are the heuristics to compare with, from the weakest on Park's workload to the strongest.
@@ -130,17 +166,9 @@ func (e *evaluator) about() string {
 
 // table writes the policy beside the heuristics.
 func (e *evaluator) table(ctx context.Context, w io.Writer, blob []byte) error {
-	var rows []experiment.Row
-	for _, name := range e.rules() {
-		scores, err := e.heuristic(ctx, name)
-		if err != nil {
-			return err
-		}
-		report, err := experiment.NewTrialReport(scores, e.left)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, report.Row())
+	rows, err := e.rows(ctx)
+	if err != nil {
+		return err
 	}
 	for _, greedy := range []bool{false, true} {
 		report, _, err := e.score(ctx, blob, greedy)
@@ -149,6 +177,27 @@ func (e *evaluator) table(ctx context.Context, w io.Writer, blob []byte) error {
 		}
 		rows = append(rows, report.Row())
 	}
+	return e.write(w, rows)
+}
+
+// rows are those of the heuristics.
+func (e *evaluator) rows(ctx context.Context) (rows []experiment.Row, err error) {
+	for _, name := range e.rules() {
+		scores, err := e.heuristic(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		report, err := experiment.NewTrialReport(scores, e.left)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, report.Row())
+	}
+	return rows, nil
+}
+
+// write explains rows and writes them.
+func (e *evaluator) write(w io.Writer, rows []experiment.Row) error {
 	if _, err := io.WriteString(w, e.about()); err != nil {
 		return err
 	}
@@ -161,6 +210,7 @@ func scoreTask(cfg protocol.Config) string {
 	task := cfg.Env
 	// How the agent is rewarded and shown the loads is no part of the task.
 	task.Reward, task.RewardScale, task.TailStart, task.LoadScales = plain.Reward, plain.RewardScale, plain.TailStart, plain.LoadScales
+	task.Name, task.ObserveMask, task.RL2Inputs = plain.Name, plain.ObserveMask, plain.RL2Inputs
 	if reflect.DeepEqual(task, plain) {
 		return "park_load_balance"
 	}
@@ -185,20 +235,16 @@ func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (*d
 	return agent, ckpt, nil
 }
 
-// savedParams reads the acting parameters of a run's newest checkpoint.
-func savedParams(cfg protocol.Config, w *world, dir string, log hclog.Logger) ([]byte, error) {
-	agent, _, err := savedAgent(cfg, w, dir, log)
-	if err != nil {
-		return nil, err
-	}
-	defer agent.Close()
-	return agent.Params(nil)
+// evaluateFlags say what is evaluated on what.
+type evaluateFlags struct {
+	run, file, seeds, trace, level               string
+	sets                                         []string
+	jobs                                         int
+	asJSON, asResults, sampled, rules, predicted bool
 }
 
 func newEvaluateCommand() *cobra.Command {
-	var run, seeds, trace, level string
-	var jobs int
-	var asJSON, sampled bool
+	var f evaluateFlags
 	cmd := &cobra.Command{
 		Use:   "evaluate",
 		Short: "Score a run's newest checkpoint beside the heuristics",
@@ -206,77 +252,233 @@ func newEvaluateCommand() *cobra.Command {
 compare the mean job completion times with those of LEFT on the same jobs and servers. Each seed is a
 trial as the run trains on: a task drawn from the run's own distribution, and so many episodes of it as
 env.episodes_per_trial says, through which the policy keeps its memory. Scores are of the last episode.
-A run that trains on a trace file is evaluated on the last fifth of its jobs, the others being what it
-trains on. The policy is greedy (its most probable action) unless --sampled is given; its latents are
-drawn either way, from a fixed seed, so that the same checkpoint gives the same scores.
+A run that trains on a trace file is evaluated on the last part of its jobs (evaluate.share), the others
+being what it trains on. The policy is greedy (its most probable action) unless --sampled is given; its
+latents are drawn either way, from a fixed seed, so that the same checkpoint gives the same scores.
+
+With --config and --set the trials are of another task: keys of env and evaluate are laid over the run's
+own. The networks must fit: observations and actions keep their number. Whether a policy observes which
+servers take jobs is as it was trained; it never chooses one that does not.
 
 With --json the result is one object as of 'env score': policy, seeds, mean_jct and ratio_to_left, and,
 where a trial has several episodes, ratio_to_left_by_episode: a list of what ratio_to_left has. With
---trace the last episode of the first seed is written in the format that 'env verify' reads.`,
+--results it is one object a line for each episode of the trials, of the greedy and of the sampled
+policy, as an experiment keeps them: the task is called env.name. With --trace the last episode of the
+first seed is written in the format that 'env verify' reads.
+
+With --rules there is no run: the heuristics alone are scored, on the defaults under --config and --set.`,
 		Example: `  # The learned policy beside all heuristics.
   dreamfleet evaluate --run runs/small
 
   # A thousand other seeds, for a program.
   dreamfleet evaluate --run runs/small --seeds 3000-3999 --json
 
+  # A task that it was not trained on.
+  dreamfleet evaluate --run runs/small --set env.workload.load=0.7 --set env.workload.kind=mmpp
+
+  # A trace, whole, cut into episodes by date.
+  dreamfleet evaluate --run runs/small --set env.workload.kind=swf --set env.workload.file=log.swf.gz \
+      --set env.workload.load=0.9 --set evaluate.share=1 --set evaluate.cut=true --seeds 0-9
+
   # Record an episode and check it.
   dreamfleet evaluate --run runs/small --seeds 2000 --trace episode.jsonl.gz
   dreamfleet env verify episode.jsonl.gz`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := savedConfig(run)
-			if err != nil {
-				return err
+			if f.rules {
+				return f.scoreRules(cmd)
 			}
-			if !cmd.Flags().Changed("seeds") {
-				seeds = cfg.Evaluate.Seeds
-			}
-			if !cmd.Flags().Changed("jobs") {
-				jobs = cfg.Evaluate.Jobs
-			}
-			w, err := newWorld(cfg)
-			if err != nil {
-				return err
-			}
-			blob, err := savedParams(cfg, w, run, newLogger(level, cmd.ErrOrStderr()))
-			if err != nil {
-				return err
-			}
-			e, err := newEvaluator(cmd.Context(), cfg, w, seeds, jobs)
-			if err != nil {
-				return err
-			}
-			if w.note != "" {
-				fmt.Fprintln(cmd.ErrOrStderr(), w.note)
-			}
-			if !asJSON && trace == "" {
-				return e.table(cmd.Context(), cmd.OutOrStdout(), blob)
-			}
-			report, actions, err := e.score(cmd.Context(), blob, !sampled)
-			if err != nil {
-				return err
-			}
-			if trace != "" {
-				if err := e.record(trace, report.Policy, actions[0]); err != nil {
-					return err
-				}
-			}
-			if asJSON {
-				return report.WriteJSON(cmd.OutOrStdout())
-			}
-			return experiment.WriteTable(cmd.OutOrStdout(), []experiment.Row{report.Row()})
+			return f.evaluate(cmd)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&run, "run", filepath.Join("runs", "small"), "run `folder`")
-	flags.StringVar(&seeds, "seeds", "", "`seeds` of the episodes, such as 2000-2029 (default: those of the run's configuration)")
-	flags.IntVar(&jobs, "jobs", 0, "jobs an episode (default: as the run's configuration has it)")
-	flags.BoolVar(&asJSON, "json", false, "print JSON instead of a table")
-	flags.BoolVar(&sampled, "sampled", false, "draw actions instead of taking the most probable one")
-	flags.StringVar(&trace, "trace", "", "`file` to write the episode of the first seed to; gzipped if it ends in .gz")
-	flags.StringVar(&level, "log-level", "warn", "trace, debug, info, warn or error")
+	flags.StringVar(&f.run, "run", filepath.Join("runs", "small"), "run `folder`")
+	flags.StringVar(&f.file, "config", "", "YAML `file` with env and evaluate keys of another task")
+	flags.StringArrayVar(&f.sets, "set", nil, "`key=value` over the file; may be repeated")
+	flags.StringVar(&f.seeds, "seeds", "", "`seeds` of the episodes, such as 2000-2029 (default: those of the configuration)")
+	flags.IntVar(&f.jobs, "jobs", 0, "jobs an episode (default: as the configuration has it)")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON instead of a table")
+	flags.BoolVar(&f.asResults, "results", false, "print a line of JSON for each episode of the trials, greedy and sampled, instead of a table")
+	flags.BoolVar(&f.predicted, "world-model", false, "with --results: measure the world model, where there is one, on held-back sequences of the task")
+	flags.BoolVar(&f.rules, "rules", false, "score the heuristics alone")
+	flags.BoolVar(&f.sampled, "sampled", false, "draw actions instead of taking the most probable one")
+	flags.StringVar(&f.trace, "trace", "", "`file` to write the episode of the first seed to; gzipped if it ends in .gz")
+	flags.StringVar(&f.level, "log-level", "warn", "trace, debug, info, warn or error")
 	must(cmd.MarkFlagDirname("run"))
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	cmd.MarkFlagsMutuallyExclusive("json", "results")
+	cmd.MarkFlagsMutuallyExclusive("trace", "results")
+	for _, name := range []string{"run", "trace", "sampled", "json", "world-model"} {
+		cmd.MarkFlagsMutuallyExclusive("rules", name)
+	}
 	return cmd
+}
+
+// overlay lays the task that was asked for over a configuration.
+func (f *evaluateFlags) overlay(cmd *cobra.Command, base protocol.Config) (protocol.Config, error) {
+	cfg := base
+	if f.file != "" {
+		document, err := readConfigFile(f.file)
+		if err != nil {
+			return cfg, err
+		}
+		if err := cfg.Merge(f.file, document); err != nil {
+			return cfg, err
+		}
+	}
+	for _, set := range f.sets {
+		if err := cfg.Set(set); err != nil {
+			return cfg, err
+		}
+	}
+	for _, d := range protocol.Differences(base, cfg) {
+		if !strings.HasPrefix(d.Key, "env.") && !strings.HasPrefix(d.Key, "evaluate.") {
+			return cfg, fmt.Errorf("%w: %s is %s: an evaluation changes keys of env and evaluate only", protocol.ErrConfig, d.Key, d.Now)
+		}
+	}
+	if cmd.Flags().Changed("seeds") {
+		cfg.Evaluate.Seeds = f.seeds
+	}
+	if cmd.Flags().Changed("jobs") {
+		cfg.Evaluate.Jobs = f.jobs
+	}
+	return cfg, cfg.Validate()
+}
+
+// otherTask is the world of a task that a run is evaluated on, seen as the run sees its own.
+func otherTask(dir string, saved, cfg protocol.Config) (*world, error) {
+	trained, err := newWorld(saved)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWorld(cfg)
+	if err != nil {
+		return nil, err
+	}
+	w.env.ObserveMask = trained.env.ObserveMask
+	if err := w.measure(); err != nil {
+		return nil, err
+	}
+	if trained.heldBack != nil && filepath.Clean(saved.Env.Workload.File) == filepath.Clean(cfg.Env.Workload.File) && cfg.Evaluate.Share > saved.Evaluate.Share {
+		return nil, fmt.Errorf("%w: evaluate.share is %g, but %s trained on all of %s but the last %g",
+			protocol.ErrConfig, cfg.Evaluate.Share, dir, cfg.Env.Workload.File, saved.Evaluate.Share)
+	}
+	return w, fits(dir, trained, w)
+}
+
+func (f *evaluateFlags) evaluate(cmd *cobra.Command) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	saved, err := savedConfig(f.run)
+	if err != nil {
+		return err
+	}
+	cfg, err := f.overlay(cmd, saved)
+	if err != nil {
+		return err
+	}
+	w, err := otherTask(f.run, saved, cfg)
+	if err != nil {
+		return err
+	}
+	agent, _, err := savedAgent(cfg, w, f.run, newLogger(f.level, cmd.ErrOrStderr()))
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	blob, err := agent.Params(nil)
+	if err != nil {
+		return err
+	}
+	e, err := newEvaluator(ctx, cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
+	if err != nil {
+		return err
+	}
+	if w.note != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), w.note)
+	}
+	if f.asResults {
+		return f.writeResults(ctx, out, e, agent, blob)
+	}
+	if !f.asJSON && f.trace == "" {
+		return e.table(ctx, out, blob)
+	}
+	report, actions, err := e.score(ctx, blob, !f.sampled)
+	if err != nil {
+		return err
+	}
+	if f.trace != "" {
+		if err := e.record(f.trace, report.Policy, actions[0]); err != nil {
+			return err
+		}
+	}
+	if f.asJSON {
+		return report.WriteJSON(out)
+	}
+	return experiment.WriteTable(out, []experiment.Row{report.Row()})
+}
+
+// writeResults writes the scores of the greedy and the sampled policy. What the world model was measured at stands
+// beside the greedy ones.
+func (f *evaluateFlags) writeResults(ctx context.Context, out io.Writer, e *evaluator, agent any, blob []byte) error {
+	var losses map[string]float64
+	if m, ok := agent.(experiment.WorldModel); ok && f.predicted {
+		var err error
+		if losses, err = e.heldBackLosses(ctx, m, e.cfg.Evaluate.Jobs); err != nil {
+			return err
+		}
+	}
+	for _, mode := range []string{experiment.Greedy, experiment.Sampled} {
+		scores, _, err := e.play(ctx, blob, mode == experiment.Greedy)
+		if err != nil {
+			return err
+		}
+		for _, r := range e.results("policy", mode, e.cfg.Evaluate.Seeds, scores) {
+			r.Seed = e.cfg.Seed
+			if mode == experiment.Greedy {
+				r.Model = losses
+			}
+			if err := r.WriteJSON(out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// scoreRules scores the heuristics with no run.
+func (f *evaluateFlags) scoreRules(cmd *cobra.Command) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	cfg, err := f.overlay(cmd, protocol.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(cfg)
+	if err != nil {
+		return err
+	}
+	e, err := newEvaluator(ctx, cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
+	if err != nil {
+		return err
+	}
+	if !f.asResults {
+		rows, err := e.rows(ctx)
+		if err != nil {
+			return err
+		}
+		return e.write(out, rows)
+	}
+	for _, name := range e.rules() {
+		scores, err := e.heuristic(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, r := range e.results(name, experiment.Rule, cfg.Evaluate.Seeds, scores) {
+			if err := r.WriteJSON(out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // record writes the last episode of the first seed's trial in the format of recorded traces.

@@ -173,22 +173,23 @@ func savedConfig(dir string) (protocol.Config, error) {
 // claimRun makes the run folder, keeps other processes out of it until unlock, and refuses to go on
 // with a run of other settings. A new folder is a run's only once saveConfig has been called, when
 // all that the configuration asks for has been built.
-func claimRun(dir string, cfg protocol.Config) (unlock func(), err error) {
+func claimRun(dir string, cfg protocol.Config, changeTask bool) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("run folder: %w", err)
 	}
 	if unlock, err = lockRun(dir, "lock"); err != nil {
 		return nil, err
 	}
-	if err := resumable(dir, cfg); err != nil {
+	if err := resumable(dir, cfg, changeTask); err != nil {
 		unlock()
 		return nil, err
 	}
 	return unlock, nil
 }
 
-// resumable refuses a configuration under which the run of a folder cannot go on.
-func resumable(dir string, cfg protocol.Config) error {
+// resumable refuses a configuration under which the run of a folder cannot go on. With changeTask it may go on in
+// another environment that looks the same to the networks.
+func resumable(dir string, cfg protocol.Config, changeTask bool) error {
 	saved, err := savedConfig(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -197,6 +198,13 @@ func resumable(dir string, cfg protocol.Config) error {
 		return err
 	}
 	differences := protocol.Compatible(saved, cfg)
+	isTask := func(d protocol.Difference) bool { return strings.HasPrefix(d.Key, "env.") }
+	if changeTask && slices.ContainsFunc(differences, isTask) {
+		if err := sameShapes(dir, saved, cfg); err != nil {
+			return err
+		}
+		differences = slices.DeleteFunc(differences, isTask)
+	}
 	if len(differences) == 0 {
 		return nil
 	}
@@ -204,8 +212,38 @@ func resumable(dir string, cfg protocol.Config) error {
 	for _, d := range differences {
 		fmt.Fprintf(&list, "\n  %s", d)
 	}
-	return fmt.Errorf("%w: %s was begun with other settings, which belong to a run for life:%s\nGive the saved settings, or another --run",
-		protocol.ErrConfig, dir, list.String())
+	hint := "Give the saved settings, or another --run"
+	if !changeTask && !slices.ContainsFunc(differences, func(d protocol.Difference) bool { return !isTask(d) }) {
+		hint += "; or --change-task, to go on with what was learnt in this other environment"
+	}
+	return fmt.Errorf("%w: %s was begun with other settings, which belong to a run for life:%s\n%s",
+		protocol.ErrConfig, dir, list.String(), hint)
+}
+
+// sameShapes refuses an environment that the networks and the replay of a run do not fit.
+func sameShapes(dir string, saved, cfg protocol.Config) error {
+	if cfg.Lockstep {
+		return fmt.Errorf("%w: --change-task: %s is a lockstep run, whose actors go on inside their episodes; only others can change their task",
+			protocol.ErrConfig, dir)
+	}
+	before, err := newWorld(saved)
+	if err != nil {
+		return err
+	}
+	after, err := newWorld(cfg)
+	if err != nil {
+		return err
+	}
+	return fits(dir, before, after)
+}
+
+// fits refuses an environment whose observations or actions differ from those that a run's networks take.
+func fits(dir string, trained, other *world) error {
+	if a, b := trained.spec, other.spec; a != b {
+		return fmt.Errorf("%w: the networks of %s take %d observed values and choose among %d servers, but in the other environment there are %d and %d; keep env.servers, env.load_scales, env.observe_rates and env.observe_mask",
+			protocol.ErrConfig, dir, a.Obs, a.Actions, b.Obs, b.Actions)
+	}
+	return nil
 }
 
 // saveConfig writes the configuration of a run into its folder. What came from the environment is

@@ -85,7 +85,7 @@ func TestRunIsPreparedResumedAndRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim := func(cfg protocol.Config) error {
-		unlock, err := claimRun(dir, cfg)
+		unlock, err := claimRun(dir, cfg, false)
 		if err == nil {
 			unlock()
 		}

@@ -292,7 +292,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 		return err
 	}
 	defer agent.Close()
-	unlock, err := claimRun(dir, cfg)
+	unlock, err := claimRun(dir, cfg, false)
 	if err != nil {
 		return err
 	}

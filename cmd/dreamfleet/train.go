@@ -24,6 +24,7 @@ import (
 func newTrainCommand() *cobra.Command {
 	var flags configFlags
 	var monitor monitorFlag
+	var changeTask bool
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train with all roles in this process",
@@ -31,7 +32,11 @@ func newTrainCommand() *cobra.Command {
 heuristics at the end. A run is a folder; the same command on the same folder goes on with it.
 
 The run ends when its budget of environment steps or of wall-clock time is used up, whichever comes
-first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second one ends at once.`,
+first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second one ends at once.
+
+With --change-task a run goes on in another environment: its networks, optimiser, replay and counts
+stay, and env keys may differ from those that it was begun with, as long as observations and actions
+keep their number.`,
 		Example: `  # Learn Park's load balancing on two cores in less than 20 minutes; again to go on.
   dreamfleet train --preset small
 
@@ -42,6 +47,10 @@ first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second o
   dreamfleet train --preset debug --run runs/a --lockstep --seed 7
   dreamfleet train --preset debug --run runs/b --lockstep --seed 7
 
+  # Learn one task, then another.
+  dreamfleet train --preset debug --run runs/both --set env.observe_mask=true --steps 2000
+  dreamfleet train --run runs/both --change-task --set env.tasks.servers=[5,9] --steps 4000
+
   # Let actors in other processes join.
   dreamfleet train --preset small --set bus.listen=127.0.0.1:4222
   dreamfleet actor --nats nats://127.0.0.1:4222 --run small`,
@@ -51,11 +60,12 @@ first. Ctrl-C or SIGTERM saves everything and ends within 10 seconds; a second o
 			if err != nil {
 				return err
 			}
-			return train(cmd.Context(), cfg, dir, monitor, cmd.OutOrStdout())
+			return train(cmd.Context(), cfg, dir, changeTask, monitor, cmd.OutOrStdout())
 		},
 	}
 	flags.register(cmd)
 	monitor.register(cmd)
+	cmd.Flags().BoolVar(&changeTask, "change-task", false, "go on in another environment than the run's so far")
 	return cmd
 }
 
@@ -79,14 +89,15 @@ type training struct {
 	watch     *watch
 }
 
-// train runs a configuration in a run folder to the end of its budget or until ctx ends.
-func train(ctx context.Context, cfg protocol.Config, dir string, monitor monitorFlag, out io.Writer) (err error) {
+// train runs a configuration in a run folder to the end of its budget or until ctx ends. With changeTask the
+// environment may be another than the run's so far.
+func train(ctx context.Context, cfg protocol.Config, dir string, changeTask bool, monitor monitorFlag, out io.Writer) (err error) {
 	t := &training{cfg: cfg, dir: dir, out: out, buses: map[protocol.Role]*protocol.Bus{}}
 	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.build(ctx); err != nil {
 		return ended(ctx, err)
 	}
-	unlock, err := claimRun(dir, cfg)
+	unlock, err := claimRun(dir, cfg, changeTask)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,12 @@ func programVersion() string {
 
 // describeBuild says what a bug report needs.
 func describeBuild(version string, info *debug.BuildInfo) string {
+	version, commit := buildOf(version, info)
+	return fmt.Sprintf("dreamfleet %s\ncommit %s\n%s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// buildOf is the version and the commit of this binary.
+func buildOf(version string, info *debug.BuildInfo) (ver, commit string) {
 	if version == "" {
 		version = info.Main.Version
 	}
@@ -54,7 +60,7 @@ func describeBuild(version string, info *debug.BuildInfo) string {
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	commit := settings["vcs.revision"]
+	commit = settings["vcs.revision"]
 	switch {
 	case commit == "":
 		commit = "unknown"
@@ -63,5 +69,5 @@ func describeBuild(version string, info *debug.BuildInfo) string {
 	default:
 		commit += ", " + settings["vcs.time"]
 	}
-	return fmt.Sprintf("dreamfleet %s\ncommit %s\n%s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return version, commit
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dreamfleet/dreamfleet/actor"
+	"github.com/dreamfleet/dreamfleet/experiment"
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
@@ -185,6 +186,9 @@ func (w *watch) evaluate(ctx context.Context, blob []byte, steps int64) error {
 	w.setPhase("evaluating")
 	defer w.setPhase("")
 	values := map[string]float64{"env/steps": float64(steps)}
+	if !w.cfg.Lockstep {
+		values[experiment.MetricSeconds] = time.Since(w.started).Seconds()
+	}
 	for _, greedy := range []bool{true, false} {
 		report, _, err := w.evaluator.score(ctx, blob, greedy)
 		if err != nil {
@@ -268,6 +272,7 @@ func (w *watch) Record(step int64, values map[string]float64) error {
 	values["env/steps"] = float64(s.Inserted)
 	values["replay/steps"] = float64(s.Steps)
 	if !w.cfg.Lockstep { // which leaves out what depends on the files or on when this process began
+		values[experiment.MetricSeconds] = time.Since(w.started).Seconds()
 		values["replay/bytes_per_step"] = s.BytesPerStep
 		values["replay/duplicates"] = float64(s.Duplicates)
 		values["replay/refresh_missed"] = float64(s.RefreshMissed)

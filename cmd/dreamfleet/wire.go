@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -43,10 +44,6 @@ type world struct {
 	note     string             // says so
 }
 
-// trainedShare is that of a trace file's jobs that training draws its windows from. Evaluation has the
-// later ones.
-const trainedShare = 0.8
-
 func newWorld(cfg protocol.Config) (*world, error) {
 	e, t := cfg.Env, cfg.Env.Tasks
 	rates := e.ServiceRates
@@ -56,7 +53,7 @@ func newWorld(cfg protocol.Config) (*world, error) {
 	span := func(r [2]float64) loadbalance.Range { return loadbalance.Range{Lo: r[0], Hi: r[1]} }
 	tasks := &loadbalance.Tasks{
 		Base: loadbalance.Task{
-			Label: e.Workload.Kind, Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale, Rates: rates,
+			Label: cmp.Or(e.Name, e.Workload.Kind), Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale, Rates: rates,
 		},
 		Interval: span(t.JobInterval), Shape: span(t.JobSizeShape), Scale: span(t.JobSizeScale),
 		Servers: t.Servers, RateScale: span(t.RateScale), Permute: e.PermuteRates, KeepLoad: t.KeepLoad,
@@ -85,11 +82,14 @@ func newWorld(cfg protocol.Config) (*world, error) {
 		tasks.Base.Workload = workload
 		if trace, ok := workload.(*loadbalance.Trace); ok {
 			var train *loadbalance.Trace
-			train, held = trace.Split(trainedShare)
+			train, held = trace.Split(1 - cfg.Evaluate.Share)
+			if cfg.Evaluate.Share == 1 {
+				train = held // for its shape: trials refuses to train on it
+			}
 			tasks.Base.Workload = train
 			if train.Jobs() < e.EpisodeJobs {
-				return nil, fmt.Errorf("%w: env.episode_jobs is %d, but the first four fifths of %s, which training has, are %d jobs",
-					protocol.ErrConfig, e.EpisodeJobs, w.File, train.Jobs())
+				return nil, fmt.Errorf("%w: env.episode_jobs is %d, but the part of %s that evaluate.share (%g) leaves to training is %d jobs",
+					protocol.ErrConfig, e.EpisodeJobs, w.File, cfg.Evaluate.Share, train.Jobs())
 			}
 			note = fmt.Sprintf("%s: trains on its first %d jobs, is evaluated on the last %d", w.File, train.Jobs(), held.Jobs())
 		}
@@ -99,18 +99,23 @@ func newWorld(cfg protocol.Config) (*world, error) {
 	}
 	w := &world{tasks: tasks, heldBack: held, note: note, env: loadbalance.Config{
 		Servers: e.Servers, Jobs: e.EpisodeJobs, Reward: e.Reward, RewardScale: e.RewardScale, TailStart: e.TailStart,
-		LoadScales: e.LoadScales, ObserveMask: tasks.Masks(), ObserveRates: e.ObserveRates, HideRates: e.HideRates,
+		LoadScales: e.LoadScales, ObserveMask: e.ObserveMask || tasks.Masks(), ObserveRates: e.ObserveRates, HideRates: e.HideRates,
 	}}
+	return w, w.measure()
+}
+
+// measure finds what an agent is shown.
+func (w *world) measure() error {
 	probe, err := loadbalance.New(w.env)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", protocol.ErrConfig, err)
+		return fmt.Errorf("%w: %w", protocol.ErrConfig, err)
 	}
-	if err := probe.Reset(&tasks.Base, 0); err != nil {
-		return nil, err
+	if err := probe.Reset(&w.tasks.Base, 0); err != nil {
+		return err
 	}
 	w.spec = probe.Spec()
 	w.spec.Obs += env.Extra
-	return w, nil
+	return nil
 }
 
 // newWorkload builds a workload. It is the command line or the configuration that is wrong where it
@@ -125,6 +130,9 @@ func newWorkload(cfg loadbalance.WorkloadConfig, rates []float64) (loadbalance.W
 
 // trials makes the streams of one actor.
 func (w *world) trials(cfg protocol.Config, seed uint64) ([]*env.Trial, error) {
+	if w.heldBack != nil && cfg.Evaluate.Share == 1 {
+		return nil, fmt.Errorf("%w: evaluate.share is 1, which leaves nothing of %s to train on", protocol.ErrConfig, cfg.Env.Workload.File)
+	}
 	trials := make([]*env.Trial, cfg.Actor.Envs)
 	for i := range trials {
 		e, err := loadbalance.New(w.env)
@@ -134,6 +142,7 @@ func (w *world) trials(cfg protocol.Config, seed uint64) ([]*env.Trial, error) {
 		if trials[i], err = env.NewTrial(e, w.tasks, cfg.Env.EpisodesPerTrial, seed+uint64(i)); err != nil {
 			return nil, err
 		}
+		trials[i].Blind = !cfg.Env.RL2Inputs
 	}
 	return trials, nil
 }

@@ -136,6 +136,19 @@ func (t *Trace) Split(share float64) (before, after *Trace) {
 // Jobs is the number of jobs that episodes are drawn from: all, unless the trace is a part of another.
 func (t *Trace) Jobs() int { return t.jobs }
 
+// Dated is a trace cut into episodes by date, one after another: the seed is the number of the episode, from 0. No two
+// episodes share a job, so that scores of theirs are as independent as the trace is.
+type Dated struct{ Trace *Trace }
+
+// Episode reads so many jobs from the place that the seed names.
+func (d Dated) Episode(seed uint64, jobs int) (Source, error) {
+	t := d.Trace
+	if n := t.jobs / jobs; seed >= uint64(n) {
+		return nil, fmt.Errorf("%s: episode %d by date, but %d jobs make %d episodes of %d, from 0", t.name, seed, t.jobs, n, jobs)
+	}
+	return t.window(t.first+int(seed)*jobs, jobs)
+}
+
 // Rescale stretches all gaps by one factor, so that the whole trace offers the load to servers whose rates sum to
 // total: load = mean size / (mean gap * total).
 func (t *Trace) Rescale(load, total float64) error {
