@@ -152,7 +152,11 @@ func TestServeOnTheBus(t *testing.T) {
 	go func() { served <- Serve(ctx, bus, hclog.NewNullLogger(), actors...) }()
 
 	eventually(t, "a first chunk", func() bool { return got.len() > 0 })
-	params, err := learner.NewBroadcaster(ctx)
+	lease, err := learner.TakeLease(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	params, err := lease.NewBroadcaster()
 	if err != nil {
 		t.Fatal(err)
 	}

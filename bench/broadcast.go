@@ -84,7 +84,11 @@ func (z broadcastSizes) measure(ctx context.Context, o *Options, blob []byte, di
 		return r, err
 	}
 	defer learner.Close()
-	sender, err := learner.NewBroadcaster(ctx)
+	lease, err := learner.TakeLease(ctx, false)
+	if err != nil {
+		return r, err
+	}
+	sender, err := lease.NewBroadcaster()
 	if err != nil {
 		return r, err
 	}

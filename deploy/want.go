@@ -209,7 +209,7 @@ func (v *Inventory) unit(h Host, role, binary string, inputs []File) []byte {
 	case RoleReplay:
 		args = []string{"--run", "runs/" + v.Run, "--name", h.Name}
 	case RoleLearner:
-		args = []string{"--run", "runs/" + v.Run, "--config", configPath, "--takeover"}
+		args = []string{"--run", "runs/" + v.Run, "--config", configPath, "--standby"}
 		uses = func(path string) bool { return path == key || path == configPath }
 	case RoleActor:
 		args = []string{"--run", v.Run}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -36,25 +35,22 @@ const (
 	pollWait = 5 * time.Second
 )
 
-// Broadcaster sends a learner's parameters to all subscribers and serves them
-// to those who missed some.
+// Broadcaster sends a leader's parameters to all subscribers and serves them to
+// those who missed some, while it holds the lease.
 type Broadcaster struct {
 	bus   *Bus
-	epoch uint64
+	lease *Lease
 	sub   *nats.Subscription
 
 	mu   sync.Mutex
 	kept [][]ParamFrame // newest last
 }
 
-// NewBroadcaster takes a new epoch, higher than that of any learner of this
-// run before, and starts serving. Close it when done.
-func (b *Bus) NewBroadcaster(ctx context.Context) (*Broadcaster, error) {
-	epoch, err := b.nextEpoch(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("learner's epoch: %w", err)
-	}
-	c := &Broadcaster{bus: b, epoch: epoch}
+// NewBroadcaster starts serving. Close it when done.
+func (l *Lease) NewBroadcaster() (*Broadcaster, error) {
+	b := l.bus
+	c := &Broadcaster{bus: b, lease: l}
+	var err error
 	c.sub, err = b.nc.QueueSubscribe(paramGetSubject(b.cfg.Run), paramQueue, c.serve)
 	if err != nil {
 		return nil, fmt.Errorf("serve parameters: %w", b.cause(err))
@@ -62,40 +58,15 @@ func (b *Bus) NewBroadcaster(ctx context.Context) (*Broadcaster, error) {
 	return c, nil
 }
 
-// nextEpoch counts in milliseconds of wall-clock time, or one on from the
-// epoch before if that is more. So epochs rise even when the server's store
-// was lost, and when a clock goes wrong.
-func (b *Bus) nextEpoch(ctx context.Context) (uint64, error) {
-	kv, err := b.js.KeyValue(ctx, bucketCfg)
-	if err != nil {
-		return 0, err
-	}
-	key := b.cfg.Run + ".epoch"
-	for {
-		var last, revision uint64
-		entry, err := kv.Get(ctx, key)
-		switch {
-		case err == nil:
-			revision = entry.Revision()
-			if last, err = strconv.ParseUint(string(entry.Value()), 10, 63); err != nil {
-				return 0, fmt.Errorf("key %s: %w", key, err)
-			}
-		case !errors.Is(err, jetstream.ErrKeyNotFound):
-			return 0, err
-		}
-		epoch := max(last+1, uint64(time.Now().UnixMilli()))
-		_, err = kv.Update(ctx, key, strconv.AppendUint(nil, epoch, 10), revision)
-		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // another learner took it meanwhile
-			return epoch, err
-		}
-	}
-}
-
 // Publish broadcasts a blob, which must not be changed any more. The version
-// must be higher than the one before. A connection that breaks is no
-// error: the blob is kept, and subscribers fetch it when they find out.
+// must be higher than the one before. A connection that breaks, or a lease that is
+// renewed late, is no error: the blob is kept, and subscribers fetch it when they
+// find out. Once another learner leads, the error wraps ErrLeaseLost.
 func (c *Broadcaster) Publish(ctx context.Context, version uint64, blob []byte) error {
-	frames, err := SplitParams(ParamID{c.epoch, version}, blob)
+	if err := c.lease.check(); err != nil {
+		return fmt.Errorf("broadcast parameters %d: %w", version, err)
+	}
+	frames, err := SplitParams(ParamID{c.lease.epoch, version}, blob)
 	if err != nil {
 		return fmt.Errorf("broadcast parameters %d: %w", version, err)
 	}
@@ -136,12 +107,18 @@ func (c *Broadcaster) send(ctx context.Context, frames []ParamFrame) error {
 			}
 			pending = 0
 		}
+		if !c.lease.held() {
+			return errLeaseLate
+		}
 		if err := c.bus.nc.PublishMsg(frames[i].message(paramSubject(c.bus.cfg.Run))); err != nil {
 			return err
 		}
 	}
 	return c.flush(ctx)
 }
+
+// errLeaseLate says why nothing is sent although no other learner leads yet.
+var errLeaseLate = errors.New("the lease has run out and is not renewed yet")
 
 func (c *Broadcaster) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
@@ -154,7 +131,7 @@ func (c *Broadcaster) flush(ctx context.Context) error {
 // the one named.
 func (c *Broadcaster) serve(request *nats.Msg) {
 	reply := &nats.Msg{Header: nats.Header{headerGone: {"1"}}}
-	if frame := c.find(request.Header); frame != nil {
+	if frame := c.find(request.Header); frame != nil && c.lease.held() {
 		reply = frame.message("")
 	}
 	if err := request.RespondMsg(reply); err != nil {
@@ -207,6 +184,10 @@ func (b *Bus) FollowParams(ctx context.Context, deliver func(version uint64, blo
 	if err := pause(ctx, b.cfg.Jitter(lossWait)); err != nil {
 		return err
 	}
+	// Who knows of no version yet would take one of a learner that was replaced.
+	if lease, _, err := b.readLease(ctx); err == nil {
+		f.parts.Skip(lease.Epoch)
+	}
 	f.fetch(ctx)
 	for ctx.Err() == nil {
 		msg, err := next(ctx, sub, f.patience())
@@ -235,11 +216,12 @@ type follower struct {
 	bus     *Bus
 	deliver func(version uint64, blob []byte)
 	parts   Assembler
+	served  bool // a version has been delivered
 }
 
 // patience is how long to wait for the next frame before asking.
 func (f *follower) patience() time.Duration {
-	if _, missing := f.parts.Missing(); len(missing) > 0 || f.parts.Newest() == (ParamID{}) {
+	if _, missing := f.parts.Missing(); len(missing) > 0 || !f.served {
 		return lossWait + f.bus.cfg.Jitter(lossWait)
 	}
 	return pollWait + f.bus.cfg.Jitter(pollWait)
@@ -259,6 +241,7 @@ func (f *follower) take(msg *nats.Msg) {
 		f.bus.refuse("parameter frame", msg.Subject, msg.Header, msg.Data, err)
 	case blob != nil:
 		f.bus.counters.paramsReceived.Add(1)
+		f.served = true
 		f.deliver(frame.ID.Version, blob)
 	}
 }

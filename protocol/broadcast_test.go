@@ -56,11 +56,21 @@ func (s *subscriber) at(version uint64) func() bool {
 
 func broadcaster(t *testing.T, b *protocol.Bus) *protocol.Broadcaster {
 	t.Helper()
-	c, err := b.NewBroadcaster(t.Context())
+	c, err := take(t, b).NewBroadcaster()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// take takes the run's lease.
+func take(t *testing.T, b *protocol.Bus) *protocol.Lease {
+	t.Helper()
+	l, err := b.TakeLease(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func send(t *testing.T, c *protocol.Broadcaster, version uint64) {

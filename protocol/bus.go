@@ -41,6 +41,7 @@ type BusConfig struct {
 
 	AckWait      time.Duration // a chunk not acknowledged for so long is delivered again; default 30 s
 	HeartbeatTTL time.Duration // a process silent for so long is gone; at least 1 s, default 10 s
+	LeaseTTL     time.Duration // a leader that has not renewed its lease for so long leads no more; default 5 s
 	ConfigCheck  time.Duration // AwaitConfig looks once or twice in two of these; default 5 s
 
 	// Jitter returns a random delay in [0, max), so that a thousand processes
@@ -138,6 +139,7 @@ func (c *BusConfig) fill() error {
 	setDefault(&c.CheckpointBytes, 4<<30)
 	setDefault(&c.AckWait, 30*time.Second)
 	setDefault(&c.HeartbeatTTL, 10*time.Second)
+	setDefault(&c.LeaseTTL, leaseTTL)
 	setDefault(&c.ConfigCheck, configCheck)
 	if c.Jitter == nil {
 		c.Jitter = func(max time.Duration) time.Duration { return rand.N(max) }

@@ -717,6 +717,7 @@ func TestCheckpoints(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, protocol.ServerConfig{Keys: t.TempDir()})
 	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner})
+	lease := take(t, b)
 	var got bytes.Buffer
 	if _, err := b.GetCheckpoint(t.Context(), &got); !errors.Is(err, protocol.ErrNoCheckpoint) {
 		t.Errorf("no checkpoint yet: %v", err)
@@ -724,7 +725,7 @@ func TestCheckpoints(t *testing.T) {
 	for version := range uint64(3) {
 		want := bytes.Repeat([]byte{byte(version)}, 300_000)
 		for range 2 { // a learner that was resumed comes to the same version again
-			if err := b.PutCheckpoint(t.Context(), version+7, bytes.NewReader(want), 2); err != nil {
+			if err := lease.PutCheckpoint(t.Context(), version+7, bytes.NewReader(want), 2); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -754,7 +755,7 @@ func TestStorageIsSetAside(t *testing.T) {
 		t.Errorf("a stream of 1 GiB in 256 MB of storage: %v", err)
 	}
 	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner, CheckpointBytes: 1 << 30})
-	if err := b.PutCheckpoint(t.Context(), 1, strings.NewReader("x"), 1); err == nil {
+	if err := take(t, b).PutCheckpoint(t.Context(), 1, strings.NewReader("x"), 1); err == nil {
 		t.Error("a store of 1 GiB in 256 MB of storage")
 	}
 }

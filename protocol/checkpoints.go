@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,19 +23,25 @@ const checkpointTimeout = 10 * time.Minute
 
 // PutCheckpoint stores what r gives as the run's newest checkpoint and then
 // deletes all but the newest keep (at least 1). The object's name
-// run/version-random is never used twice: an object overwritten under readers
-// tears. The pointer moves only after the object is complete.
-func (b *Bus) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, keep int) error {
+// run/version-epoch-random is never used twice: an object overwritten under readers
+// tears. The pointer moves only after the object is complete, and not for a learner
+// after which another has moved it: then the error wraps ErrLeaseLost.
+func (l *Lease) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, keep int) error {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	name := fmt.Sprintf("%s/%012d-%08x", b.cfg.Run, version, rand.Uint32())
-	if err := b.putCheckpoint(ctx, name, r, max(1, keep)); err != nil {
-		return fmt.Errorf("store checkpoint %s: %w", name, b.cause(err))
+	name := fmt.Sprintf("%s/%012d-%d-%08x", l.bus.cfg.Run, version, l.epoch, rand.Uint32())
+	err := l.check()
+	if err == nil {
+		err = l.putCheckpoint(ctx, name, r, max(1, keep))
+	}
+	if err != nil {
+		return fmt.Errorf("store checkpoint %s: %w", name, l.bus.cause(err))
 	}
 	return nil
 }
 
-func (b *Bus) putCheckpoint(ctx context.Context, name string, r io.Reader, keep int) error {
+func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, keep int) error {
+	b := l.bus
 	if err := b.ensureStream(ctx, b.checkpointStream()); err != nil {
 		return err
 	}
@@ -42,15 +49,11 @@ func (b *Bus) putCheckpoint(ctx context.Context, name string, r io.Reader, keep 
 	if err != nil {
 		return err
 	}
-	kv, err := b.js.KeyValue(ctx, bucketCfg)
-	if err != nil {
-		return err
-	}
 	if _, err := objects.Put(ctx, jetstream.ObjectMeta{Name: name}, r); err != nil {
 		return err
 	}
-	if _, err := kv.PutString(ctx, b.cfg.Run+".checkpoint", name); err != nil {
-		return err
+	if err := l.point(ctx, name); err != nil {
+		return errors.Join(err, objects.Delete(ctx, name))
 	}
 	infos, err := objects.List(ctx)
 	if err != nil {
@@ -64,6 +67,71 @@ func (b *Bus) putCheckpoint(ctx context.Context, name string, r io.Reader, keep 
 		}
 	}
 	return nil
+}
+
+// point makes an object the run's newest checkpoint.
+func (l *Lease) point(ctx context.Context, name string) error {
+	kv, err := l.bus.js.KeyValue(ctx, bucketCfg)
+	if err != nil {
+		return err
+	}
+	for {
+		have, revision, err := l.bus.checkpointPointer(ctx, kv)
+		switch {
+		case err != nil && !errors.Is(err, ErrNoCheckpoint):
+			return err
+		case have.epoch > l.epoch:
+			return ErrLeaseLost
+		}
+		_, err = kv.Update(ctx, l.bus.cfg.Run+".checkpoint", []byte(name), revision)
+		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // read from a server that is behind, or moved meanwhile
+			return err
+		}
+		if err := pause(ctx, reconnectWait); err != nil {
+			return err
+		}
+	}
+}
+
+// pointer is what the name of a checkpoint's object tells.
+type pointer struct {
+	name           string
+	version, epoch uint64 // the epoch is 0 where the name was written without one
+}
+
+func (b *Bus) checkpointPointer(ctx context.Context, kv jetstream.KeyValue) (p pointer, revision uint64, err error) {
+	entry, err := kv.Get(ctx, b.cfg.Run+".checkpoint")
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return p, 0, ErrNoCheckpoint
+	}
+	if err != nil {
+		return p, 0, err
+	}
+	p.name = string(entry.Value())
+	base, ok := strings.CutPrefix(p.name, b.cfg.Run+"/")
+	number, rest, _ := strings.Cut(base, "-")
+	p.version, err = strconv.ParseUint(number, 10, 63)
+	if epoch, _, found := strings.Cut(rest, "-"); found && err == nil {
+		p.epoch, err = strconv.ParseUint(epoch, 10, 63)
+	}
+	if !ok || err != nil {
+		return p, 0, fmt.Errorf("pointer names %.80q: %w", p.name, ErrCorrupt)
+	}
+	return p, entry.Revision(), nil
+}
+
+// NewestCheckpoint returns the version that GetCheckpoint would.
+func (b *Bus) NewestCheckpoint(ctx context.Context) (version uint64, err error) {
+	kv, err := b.js.KeyValue(ctx, bucketCfg)
+	if err == nil {
+		var p pointer
+		p, _, err = b.checkpointPointer(ctx, kv)
+		version = p.version
+	}
+	if err != nil {
+		return 0, fmt.Errorf("newest checkpoint of run %s: %w", b.cfg.Run, b.cause(err))
+	}
+	return version, nil
 }
 
 // GetCheckpoint writes the run's newest checkpoint to w and returns its
@@ -85,28 +153,20 @@ func (b *Bus) getCheckpoint(ctx context.Context, w io.Writer) (version uint64, e
 	if err != nil {
 		return 0, err
 	}
-	entry, err := kv.Get(ctx, b.cfg.Run+".checkpoint")
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, ErrNoCheckpoint
-	}
+	newest, _, err := b.checkpointPointer(ctx, kv)
 	if err != nil {
 		return 0, err
-	}
-	name := string(entry.Value())
-	base, ok := strings.CutPrefix(name, b.cfg.Run+"/")
-	if _, err := fmt.Sscanf(base, "%d-", &version); !ok || err != nil {
-		return 0, fmt.Errorf("pointer names %.80q: %w", name, ErrCorrupt)
 	}
 	objects, err := b.js.ObjectStore(ctx, storeCkpt)
 	if err != nil {
 		return 0, err
 	}
-	object, err := objects.Get(ctx, name)
+	object, err := objects.Get(ctx, newest.name)
 	if err != nil {
 		return 0, err
 	}
 	_, err = io.Copy(w, object) // verifies size and SHA-256 at the end
-	return version, errors.Join(err, object.Close())
+	return newest.version, errors.Join(err, object.Close())
 }
 
 func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {

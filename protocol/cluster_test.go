@@ -148,7 +148,11 @@ func TestRolesOnACluster(t *testing.T) {
 		return replay.ConsumeChunks(ctx, func(m *protocol.ChunkMsg) { got.add(m.Chunk.Seq); _ = m.Ack() })
 	})
 	background(t, func(ctx context.Context) error { return replay.ServeSamples(ctx, &replayStub{width: 2}) })
-	params := broadcaster(t, learner)
+	lease := take(t, learner)
+	params, err := lease.NewBroadcaster()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, a := range actors {
 		if have, err := a.GetConfig(t.Context()); err != nil || string(have) != "one" {
 			t.Errorf("configuration %q, %v", have, err)
@@ -179,7 +183,7 @@ func TestRolesOnACluster(t *testing.T) {
 		t.Error(err)
 	}
 	for version := range uint64(2) {
-		if err := learner.PutCheckpoint(t.Context(), version, strings.NewReader("checkpoint"), 1); err != nil {
+		if err := lease.PutCheckpoint(t.Context(), version, strings.NewReader("checkpoint"), 1); err != nil {
 			t.Error(err)
 		}
 	}
@@ -352,7 +356,9 @@ func TestClusterRefuses(t *testing.T) {
 func TestClusterOutlivesItsLeader(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
-	replay, actor := connect(t, c.bus(protocol.RoleReplay)), connect(t, c.bus(protocol.RoleActor))
+	keeper := c.bus(protocol.RoleReplay)
+	keeper.AckWait = 2 * time.Second // what was on its way from the server comes again
+	replay, actor := connect(t, keeper), connect(t, c.bus(protocol.RoleActor))
 	var mu sync.Mutex
 	arrived, acknowledged := map[uint64]bool{}, map[uint64]bool{}
 	background(t, func(ctx context.Context) error {
@@ -368,7 +374,7 @@ func TestClusterOutlivesItsLeader(t *testing.T) {
 		defer mu.Unlock()
 		return len(m)
 	}
-	background(t, func(ctx context.Context) error {
+	stop := background(t, func(ctx context.Context) error {
 		for seq := uint64(0); ctx.Err() == nil; seq++ {
 			for ctx.Err() == nil { // again under the same message id, as actors do
 				outcome := make(chan error, 1)
@@ -402,6 +408,7 @@ func TestClusterOutlivesItsLeader(t *testing.T) {
 	c.servers[i].Close()
 	before := count(acknowledged)
 	eventually(t, "trajectories flow again", func() bool { return count(acknowledged) > before+100 })
+	stop()
 	eventually(t, "all that was acknowledged has arrived", func() bool {
 		mu.Lock()
 		defer mu.Unlock()

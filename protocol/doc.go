@@ -25,7 +25,7 @@
 //
 //	actor    PublishChunk, FollowParams, FollowFlow, GetConfig, AwaitConfig, Heartbeat
 //	replay   ConsumeChunks, PublishFlow, ServeSamples, GetConfig, AwaitConfig, BoundTrajectories, Heartbeat
-//	learner  NewBroadcaster, RemoteReplay, PutConfig, PutCheckpoint, GetCheckpoint, Heartbeat
+//	learner  TakeLease and what a Lease lets it do, RemoteReplay, PutConfig, NewestCheckpoint, GetCheckpoint, Heartbeat
 //	all      Heartbeats, AllHeartbeats, Stats
 //
 // What holds:
@@ -34,6 +34,8 @@
 //     under the same message id, and acknowledged by the replay once written.
 //   - Parameters are delivered at most once, verified, never torn, and newest
 //     only. Losses are repaired by fetching.
+//   - One learner leads a run at a time. What another still sends is refused by
+//     its epoch.
 //   - Nothing is dropped, denied or retried without a counter in Stats.
 //   - Methods that wait, wait until their context ends: roles start in any
 //     order and outlive each other's restarts.

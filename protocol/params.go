@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
@@ -32,10 +33,10 @@ const (
 )
 
 // ParamID orders parameter blobs: by the learner's epoch, then by version. A
-// learner takes a higher epoch each time it starts, so that one resumed from
-// an older checkpoint is followed although its version (its training step)
-// went back, and one that was replaced but still runs is not. Epochs count from
-// 1; the zero ParamID is older than any.
+// learner takes a higher epoch with each Lease, so that one resumed from an older
+// checkpoint is followed although its version (its training step) went back, and
+// one that was replaced but still runs is not. Epochs count from 1; the zero
+// ParamID is older than any.
 type ParamID struct{ Epoch, Version uint64 }
 
 // After reports whether id is newer than other.
@@ -186,6 +187,13 @@ func (a *Assembler) sum() {
 	for ; a.summed < len(a.have) && a.have[a.summed]; a.summed++ {
 		from := a.summed * FrameBytes
 		a.digest = crc32.Update(a.digest, castagnoli, a.blob[from:min(from+FrameBytes, len(a.blob))])
+	}
+}
+
+// Skip has every version of an epoch before this one count as overtaken.
+func (a *Assembler) Skip(epoch uint64) {
+	if floor := (ParamID{Epoch: epoch - 1, Version: math.MaxUint64}); epoch > 0 && floor.After(a.newest) {
+		a.newest = floor
 	}
 }
 

@@ -17,6 +17,21 @@ func FuzzDecodeFlow(f *testing.F) {
 	})
 }
 
+func FuzzDecodeLease(f *testing.F) {
+	f.Add([]byte(`{"epoch":1764000000000,"holder":"process 7 on a","released":true}`))
+	f.Add([]byte(`{"epoch":0}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := decodeLease(data)
+		if err != nil && Reason(err) == "other" {
+			t.Fatalf("no reason in %v", err)
+		}
+		if err == nil && r.Epoch == 0 {
+			t.Fatal("a lease without an epoch")
+		}
+	})
+}
+
 func TestDecodeFlow(t *testing.T) {
 	if _, err := decodeFlow([]byte(strings.Repeat(" ", maxFlow+1))); !errors.Is(err, ErrTooLarge) {
 		t.Error(err)

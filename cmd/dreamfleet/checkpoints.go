@@ -18,10 +18,10 @@ import (
 // copier copies the checkpoints of a learner to its bus, so that the run can go on where its folder
 // is not.
 type copier struct {
-	ctx  context.Context // ends what is under way
-	bus  *protocol.Bus
-	keep int
-	log  hclog.Logger
+	ctx   context.Context // ends what is under way
+	lease *protocol.Lease
+	keep  int
+	log   hclog.Logger
 
 	mu      sync.Mutex
 	waiting *learner.Archive // the newest one, where another is on its way
@@ -78,7 +78,7 @@ func (c *copier) send(archive *learner.Archive, version uint64) error {
 		_, err := archive.WriteTo(w)
 		w.CloseWithError(err)
 	})
-	err := c.bus.PutCheckpoint(ctx, version, r, c.keep)
+	err := c.lease.PutCheckpoint(ctx, version, r, c.keep)
 	r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	writing.Wait()
 	return err
@@ -90,11 +90,23 @@ func (c *copier) close(archive *learner.Archive) {
 	}
 }
 
-// fetchCheckpoint brings a run's newest checkpoint from the bus into a folder that has none.
+// fetchCheckpoint brings a run's newest checkpoint from the bus into a folder that has none as new.
 func fetchCheckpoint(ctx context.Context, bus *protocol.Bus, dir string, log hclog.Logger) error {
 	dir = filepath.Join(dir, checkpointDir)
-	if _, err := learner.Latest(dir, log); !errors.Is(err, learner.ErrNoCheckpoint) {
+	version, err := bus.NewestCheckpoint(ctx)
+	if errors.Is(err, protocol.ErrNoCheckpoint) {
+		return nil
+	}
+	if err != nil {
 		return err
+	}
+	have, err := learner.Latest(dir, log)
+	switch {
+	case errors.Is(err, learner.ErrNoCheckpoint):
+	case err != nil:
+		return err
+	case uint64(have.Manifest.Number) >= version:
+		return nil
 	}
 	r, w := io.Pipe()
 	var fetching sync.WaitGroup
@@ -109,10 +121,7 @@ func fetchCheckpoint(ctx context.Context, bus *protocol.Bus, dir string, log hcl
 	}
 	r.CloseWithError(io.ErrClosedPipe)
 	fetching.Wait()
-	switch {
-	case errors.Is(fetchErr, protocol.ErrNoCheckpoint):
-		return nil
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("the run's checkpoint on the bus: %w", errors.Join(err, fetchErr))
 	}
 	log.Info("checkpoint fetched from the bus", "updates", ckpt.Manifest.Updates, "folder", ckpt.Dir)

@@ -12,8 +12,13 @@ import (
 	"go.uber.org/goleak"
 )
 
+// asCommand in the environment makes the test binary the command itself, for tests that need
+// processes of their own.
+const asCommand = "TEST_RUNS_THE_COMMAND"
+
 func TestMain(m *testing.M) {
-	if strings.HasPrefix(filepath.Base(os.Args[0]), "dreamfleet-") { // launched as the program, see TestLaunch
+	launched := strings.HasPrefix(filepath.Base(os.Args[0]), "dreamfleet-") // as the program, see TestLaunch
+	if launched || os.Getenv(asCommand) != "" {
 		main()
 	}
 	// nats.go 1.55.0 leaves this goroutine behind when an object is stored so fast that the store's

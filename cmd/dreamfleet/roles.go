@@ -226,7 +226,7 @@ const apartSaveInterval = 2 * time.Second
 func newLearnerCommand() *cobra.Command {
 	var flags configFlags
 	var url string
-	var takeover bool
+	var standby bool
 	var monitor monitorFlag
 	cmd := &cobra.Command{
 		Use:   "learner",
@@ -234,11 +234,16 @@ func newLearnerCommand() *cobra.Command {
 		Long: `Train on what a run's replay serves and broadcast the parameters to its actors. The learner brings
 the run's configuration to the bus, where actors and replay wait for it, and keeps the run folder:
 configuration, metrics, checkpoints and scores. It ends the run as 'train' does. Each checkpoint is
-copied to the bus, from where a learner on another machine can take over.`,
+copied to the bus.
+
+One learner leads a run at a time: it holds the run's lease, which it renews every second. With
+--standby a second one waits until the lease has not been renewed for five seconds, and goes on from
+the newest checkpoint on the bus. A leader that was cut off or stopped meanwhile is not listened to
+any more, and ends with an error.`,
 		Example: `  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small
 
-  # The same on another machine, after the first one is lost.
-  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small --takeover
+  # The same on another machine, in case the first one is lost, or after it was.
+  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small --standby
 
   # Everything that goes into and comes out of one training step, to compute it again elsewhere.
   dreamfleet learner dump --run runs/small --out step.safetensors`,
@@ -257,12 +262,12 @@ copied to the bus, from where a learner on another machine can take over.`,
 			case cfg.Lockstep:
 				return fmt.Errorf("%w: lockstep needs all roles in one process: use 'dreamfleet train'", protocol.ErrConfig)
 			}
-			return ended(cmd.Context(), learn(cmd, cfg, dir, takeover, monitor))
+			return ended(cmd.Context(), learn(cmd, cfg, dir, standby, monitor))
 		},
 	}
 	flags.register(cmd)
 	cmd.Flags().StringVar(&url, "nats", "", "`addresses` of the NATS servers (default: DREAMFLEET_NATS_URL)")
-	cmd.Flags().BoolVar(&takeover, "takeover", false, "where the run folder has no checkpoint, go on from the newest that a learner of the run has left on the bus")
+	cmd.Flags().BoolVar(&standby, "standby", false, "wait until no other learner leads the run, then go on from the newest checkpoint on the bus")
 	monitor.register(cmd)
 	cmd.AddCommand(newDumpCommand())
 	return cmd
@@ -277,7 +282,7 @@ func ended(ctx context.Context, err error) error {
 }
 
 // learn is the learner's role by itself.
-func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, monitor monitorFlag) (err error) {
+func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, monitor monitorFlag) (err error) {
 	ctx := cmd.Context()
 	w, err := newWorld(cfg)
 	if err != nil {
@@ -316,6 +321,11 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 	defer bus.Close()
 	showBus(p, protocol.RoleLearner, bus)
 	checkBuses(p, bus)
+	lease, err := bus.TakeLease(ctx, standby)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release(lease)) }()
 	document, err := cfg.Encode()
 	if err != nil {
 		return err
@@ -323,7 +333,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 	if err := bus.PutConfig(ctx, document); err != nil {
 		return err
 	}
-	if takeover {
+	if standby {
 		if err := fetchCheckpoint(ctx, bus, dir, log); err != nil {
 			return err
 		}
@@ -337,7 +347,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 		return err
 	}
 	defer watch.recorder.Close()
-	broadcaster, err := bus.NewBroadcaster(ctx)
+	broadcaster, err := lease.NewBroadcaster()
 	if err != nil {
 		return err
 	}
@@ -352,7 +362,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 	}
 	copying, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
-	copies := &copier{ctx: copying, bus: bus, keep: cfg.Learner.KeepCheckpoints, log: log.Named("learner")}
+	copies := &copier{ctx: copying, lease: lease, keep: cfg.Learner.KeepCheckpoints, log: log.Named("learner")}
 	loop, err := newLoop(cfg, dir, learner.Deps{
 		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Saved: copies.saved, Watchdog: p.Watchdog, Log: log.Named("learner"),
 	})
@@ -381,6 +391,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 	defer stop()
 	var group errgroup.Group
 	group.Go(func() error { return watch.run(side, cancel) })
+	group.Go(func() error { return lead(side, lease, cancel) })
 	group.Go(func() error {
 		return ended(side, bus.FollowFlow(side, func(f protocol.Flow) { flow.Store(&f) }))
 	})
@@ -402,6 +413,23 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, takeover bool, m
 		return err
 	}
 	return watch.report(ctx, reason(ctx, cause), blob)
+}
+
+// lead ends the run, by cancel, when another learner has taken it over.
+func lead(ctx context.Context, lease *protocol.Lease, cancel context.CancelCauseFunc) error {
+	err := lease.Await(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	cancel(err)
+	return err
+}
+
+// release lets the next learner lead at once.
+func release(lease *protocol.Lease) error {
+	ctx, cancel := context.WithTimeout(context.Background(), copyPatience)
+	defer cancel()
+	return lease.Release(ctx)
 }
 
 // copyPatience leaves the rest of the ten seconds after a signal to the others.

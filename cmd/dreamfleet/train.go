@@ -81,6 +81,7 @@ type training struct {
 	evaluator *evaluator
 	server    *protocol.Server
 	buses     map[protocol.Role]*protocol.Bus
+	lease     *protocol.Lease
 	store     *replay.Store
 	service   *replay.Service
 	agent     *dreamer.Agent
@@ -171,6 +172,9 @@ func (t *training) open(ctx context.Context) (err error) {
 		t.buses[role] = bus
 		showBus(t.process, role, bus)
 	}
+	if t.lease, err = t.buses[protocol.RoleLearner].TakeLease(ctx, false); err != nil {
+		return err
+	}
 	document, err := t.cfg.Encode()
 	if err != nil {
 		return err
@@ -214,13 +218,13 @@ func (t *training) open(ctx context.Context) (err error) {
 	if !t.cfg.Lockstep {
 		t.service.SaveEvery = saveInterval
 	}
-	return t.openActorsAndLearner(ctx)
+	return t.openActorsAndLearner()
 }
 
 // saveInterval bounds what a crash costs the limiter and the samplers: their place, never steps.
 const saveInterval = 30 * time.Second
 
-func (t *training) openActorsAndLearner(ctx context.Context) error {
+func (t *training) openActorsAndLearner() error {
 	for i := range t.cfg.Actor.Count {
 		name := fmt.Sprintf("local-%d", i)
 		if !t.cfg.Lockstep {
@@ -243,7 +247,7 @@ func (t *training) openActorsAndLearner(ctx context.Context) error {
 		deps.Publisher = direct{t}
 		deps.Extra = t.lockstepParts()
 	} else {
-		broadcaster, err := t.buses[protocol.RoleLearner].NewBroadcaster(ctx)
+		broadcaster, err := t.lease.NewBroadcaster()
 		if err != nil {
 			return err
 		}
@@ -269,6 +273,7 @@ func (t *training) run(ctx context.Context) (why string, err error) {
 	defer stopStoring()
 	var side errgroup.Group
 	side.Go(func() error { return t.watch.run(watching, cancel) })
+	side.Go(func() error { return lead(watching, t.lease, cancel) })
 	side.Go(func() error {
 		return ended(watching, t.buses[protocol.RoleLearner].Heartbeat(watching, t.watch.status()))
 	})
@@ -347,6 +352,9 @@ func (t *training) close() error {
 	}
 	if t.watch != nil {
 		errs = append(errs, t.watch.recorder.Close())
+	}
+	if t.lease != nil {
+		errs = append(errs, release(t.lease))
 	}
 	for _, bus := range t.buses {
 		bus.Close()

@@ -259,7 +259,7 @@ func TestRolesOverTCP(t *testing.T) {
 	// A learner elsewhere takes over from the last checkpoint.
 	elsewhere := filepath.Join(base, "elsewhere", "fleet")
 	before := newest(t, dir).Manifest.Updates
-	code, out, stderr = execute(t, append([]string{"learner", "--nats", server, "--run", elsewhere, "--steps", "3100", "--log-level", "error", "--takeover"}, tiny...)...)
+	code, out, stderr = execute(t, append([]string{"learner", "--nats", server, "--run", elsewhere, "--steps", "3100", "--log-level", "error", "--standby"}, tiny...)...)
 	if code != exitOK || !strings.Contains(out, greedyPolicy) {
 		t.Fatalf("the learner that takes over ended with %d: %s\n%s", code, stderr, out)
 	}
