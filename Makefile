@@ -4,12 +4,12 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # The packages with goroutines, which the race detector runs again.
-RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
+RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build run test kernel-paths bench fmt-check lint vuln generate-check cross-build deploy-check clean
+.PHONY: help build run test kernel-paths test-dashboard bench fmt-check lint vuln generate-check cross-build deploy-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,11 +32,22 @@ kernel-paths: ## the agent's tests on the kernel paths that make test does not t
 	DREAMFLEET_KERNEL=avx2 go test -count=1 -short ./model/... ./learner/dreamer
 	DREAMFLEET_KERNEL=portable go test -count=1 -short ./model/... ./learner/dreamer
 
+# The page in a real headless Chromium. With DASHBOARD_SCREENSHOTS=docs/dashboard it
+# leaves pictures there, to be looked at.
+test-dashboard: ## the dashboard's page in a headless Chromium
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \
+		go vet -tags browser ./monitor/dashboard && go test -count=1 -tags browser ./monitor/dashboard; \
+	elif [ -n "$$CI" ]; then \
+		echo "no chromium: the dashboard's page cannot be tested; apt-get install chromium"; exit 1; \
+	else \
+		echo "dashboard's page NOT TESTED: there is no chromium here; apt-get install chromium"; \
+	fi
+
 bench: build ## measure every part against the limits of this machine, five to fifteen minutes
 	bin/dreamfleet bench
 
 fmt-check: ## fail when a file is not formatted
-	@files=$$(gofmt -l actor bench cmd deploy env experiment learner model monitor protocol replay watchdog); \
+	@files=$$(gofmt -l actor bench cmd deploy env experiment learner model monitor protocol replay view watchdog); \
 	if [ -n "$$files" ]; then echo "gofmt these:"; echo "$$files"; exit 1; fi
 
 lint: ## static analysis

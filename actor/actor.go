@@ -22,6 +22,20 @@ type Config struct {
 	Spool       int    // largest number of chunks in memory
 
 	Watchdog *watchdog.Watchdog // told by Run of its progress; nil: nobody is
+	Viewer   Viewer             // is shown the first environment's steps; may be nil
+}
+
+// Viewer is shown what an actor's first environment does, while somebody asks.
+// Ask may be called from any goroutine, the others by the actor's alone.
+type Viewer interface {
+	Ask()
+	// Wants says before a step whether it is to be seen, and whether the recurrent
+	// context before it is wanted.
+	Wants() (see, context bool)
+	// See is given a step after the policy has acted: the observation, flags, action,
+	// version of the parameters and, where it was wanted, the context. They are valid
+	// during the call.
+	See(obs []float32, flags uint8, action int, version uint64, context []float32)
 }
 
 const (

@@ -111,6 +111,7 @@ type Bus interface {
 	Publisher
 	FollowParams(ctx context.Context, deliver func(version uint64, blob []byte)) error
 	FollowFlow(ctx context.Context, handler func(protocol.Flow)) error
+	FollowLooks(ctx context.Context, handler func(actor string)) error
 	Heartbeat(ctx context.Context, fill func(*protocol.Status)) error
 }
 
@@ -146,6 +147,15 @@ func Serve(ctx context.Context, bus Bus, log hclog.Logger, actors ...*Actor) err
 		return bus.FollowFlow(ctx, func(f protocol.Flow) {
 			for _, a := range actors {
 				a.SetFlow(f)
+			}
+		})
+	})
+	keep("views", func() error {
+		return bus.FollowLooks(ctx, func(actor string) {
+			for _, a := range actors {
+				if a.cfg.Name == actor && a.cfg.Viewer != nil {
+					a.cfg.Viewer.Ask()
+				}
 			}
 		})
 	})

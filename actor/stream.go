@@ -88,10 +88,17 @@ func (r *rollout) tick(emit func(*protocol.Chunk)) error {
 		r.flags[i], r.reward[i] = uint8(step.Flags), step.Reward
 		contexts = contexts || s.wantsContext(r.cfg.Stride)
 	}
-	if contexts {
+	see, wantsContext := false, false
+	if r.cfg.Viewer != nil {
+		see, wantsContext = r.cfg.Viewer.Wants()
+	}
+	if contexts || wantsContext {
 		r.policy.Context(r.context)
 	}
 	r.policy.Act(r.obs, r.flags, r.mask, r.action, r.logProb)
+	if see {
+		r.show(wantsContext)
+	}
 	for i := range r.streams {
 		if err := r.take(i); err != nil {
 			return err
@@ -101,6 +108,15 @@ func (r *rollout) tick(emit func(*protocol.Chunk)) error {
 		}
 	}
 	return nil
+}
+
+// show gives the viewer the first environment's step.
+func (r *rollout) show(withContext bool) {
+	var context []float32
+	if withContext {
+		context = r.context[:r.policy.ContextLen()]
+	}
+	r.cfg.Viewer.See(r.obs[:r.spec.Obs], r.flags[0], int(r.action[0]), r.version, context)
 }
 
 func (s *stream) wantsContext(stride int) bool { return s.chunk == nil || s.chunk.Steps%stride == 0 }

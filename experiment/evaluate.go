@@ -175,6 +175,30 @@ func (t *Trials) Play(ctx context.Context, policy string, agent Agent) (scores [
 	return scores, actions, nil
 }
 
+// Last replays the last episode of the first seed's trial under the actions that were taken in the trial. see is shown
+// each step of it before its action is taken: the environment, the action, and the step's place in the trial.
+func (t *Trials) Last(actions []int, see func(e *loadbalance.Env, action, step int)) error {
+	e, err := loadbalance.New(t.cfg)
+	if err != nil {
+		return fmt.Errorf("replay an episode: %w", err)
+	}
+	last := t.each[0][len(t.each[0])-1]
+	if err := e.Reset(t.tasks[0], last); err != nil {
+		return fmt.Errorf("replay an episode: %w", err)
+	}
+	from := len(actions) - len(t.tasks[0].Workload.(recorded)[last])
+	for i, action := range actions[from:] {
+		see(e, action, from+i)
+		if _, err := e.Step(action); err != nil {
+			return fmt.Errorf("replay an episode: %w", err)
+		}
+	}
+	return nil
+}
+
+// Task is the name of the first seed's task.
+func (t *Trials) Task() string { return t.drawn[0].Name() }
+
 // Recording is the last episode of the first seed's trial, of which the actions are given, to be written down.
 func (t *Trials) Recording(policy string, actions []int) (*loadbalance.Recording, error) {
 	task, seed := t.drawn[0], t.each[0][len(t.each[0])-1]

@@ -29,6 +29,8 @@ type Config struct {
 	Evaluate EvaluateSection `yaml:"evaluate"`
 	Bus      BusSection      `yaml:"bus"`
 	Log      LogSection      `yaml:"log"`
+
+	Dashboard DashboardSection `yaml:"dashboard"`
 }
 
 // BudgetSection says when training ends: at whichever limit is reached first.
@@ -378,6 +380,16 @@ type LogSection struct {
 	Every int64 `yaml:"every" resume:"free"`
 }
 
+// DashboardSection is the page that shows a run of `train` as it goes.
+type DashboardSection struct {
+	// Address of the page, such as 127.0.0.1:8080; port 0 takes a free one, which train shows and
+	// writes to dashboard.url in the run folder. Empty serves none. Nobody looks, nothing is spent.
+	Listen string `yaml:"listen" resume:"free"`
+	// File with the token that who looks must know, made where missing; needed for an address
+	// beyond this machine. Empty asks for none.
+	TokenFile string `yaml:"token_file" resume:"free"`
+}
+
 // DefaultConfig returns the documented defaults: the preset small, which trains on two cores.
 func DefaultConfig() Config {
 	return Config{
@@ -445,5 +457,7 @@ func DefaultConfig() Config {
 		Evaluate: EvaluateSection{Every: 10_000, Seeds: "2000-2029", Jobs: 1000, Share: 0.2},
 		Bus:      BusSection{StoreBytes: 1 << 30, MaxAge: time.Hour},
 		Log:      LogSection{Level: "info", Every: 50},
+
+		Dashboard: DashboardSection{Listen: "127.0.0.1:0"},
 	}
 }

@@ -3,6 +3,7 @@ package protocol
 import (
 	"fmt"
 	"math"
+	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -229,6 +230,10 @@ func (v *validator) rest(c *Config) {
 	v.atLeast("bus.store_bytes", b.StoreBytes, 1<<20)
 	v.check(b.MaxAge > 0, "bus.max_age", b.MaxAge, "above 0: an unbounded stream fills the disk")
 	v.oneOf("learner.advantage_scale", c.Learner.AdvantageScale, "returns", "advantages")
+	if listen := c.Dashboard.Listen; listen != "" {
+		_, _, err := net.SplitHostPort(listen)
+		v.check(err == nil, "dashboard.listen", listen, "host:port, such as 127.0.0.1:8080, or empty")
+	}
 	v.oneOf("log.level", l.Level, "trace", "debug", "info", "warn", "error")
 	v.atLeast("log.every", l.Every, 1)
 }

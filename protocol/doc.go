@@ -23,9 +23,10 @@
 //	}, log)
 //	err = bus.PublishChunk(ctx, chunk, func(seq uint64, err error) { ... })
 //
-//	actor    PublishChunk, FollowParams, FollowFlow, GetConfig, AwaitConfig, Heartbeat
+//	actor    PublishChunk, FollowParams, FollowFlow, FollowLooks, PublishView, GetConfig, AwaitConfig, Heartbeat
 //	replay   ConsumeChunks, PublishFlow, ServeSamples, GetConfig, AwaitConfig, BoundTrajectories, Heartbeat
-//	learner  TakeLease and what a Lease lets it do, RemoteReplay, PutConfig, NewestCheckpoint, GetCheckpoint, Heartbeat
+//	learner  TakeLease and what a Lease lets it do, RemoteReplay, PutConfig, NewestCheckpoint, GetCheckpoint, PutCurves, Heartbeat
+//	operator AskView, FollowViews, GetCurves, GetCheckpoint
 //	all      Heartbeats, AllHeartbeats, Stats
 //
 // What holds:

@@ -255,28 +255,14 @@ func (b *Bus) PublishFlow(f Flow) error {
 // FollowFlow hands every flow message to handler until ctx ends, whose error
 // it returns.
 func (b *Bus) FollowFlow(ctx context.Context, handler func(Flow)) error {
-	sub, err := b.nc.SubscribeSync(flowSubject(b.cfg.Run))
-	if err != nil {
-		return fmt.Errorf("follow flow: %w", b.cause(err))
-	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
-	for {
-		msg, err := sub.NextMsgWithContext(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, nats.ErrSlowConsumer): // only the newest matters
-			continue
-		case err != nil:
-			return fmt.Errorf("follow flow: %w", b.cause(err))
-		}
+	return b.follow(ctx, flowSubject(b.cfg.Run), func(msg *nats.Msg) {
 		flow, err := decodeFlow(msg.Data)
 		if err != nil {
 			b.refuse("flow message", msg.Subject, msg.Header, msg.Data, err)
-			continue
+			return
 		}
 		handler(flow)
-	}
+	})
 }
 
 func decodeFlow(data []byte) (Flow, error) {

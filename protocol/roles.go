@@ -44,11 +44,11 @@ func (u user) permissions() *server.Permissions {
 		run := cmp.Or(u.run, "*")
 		return allow(
 			[]string{
-				trajSubject(run, "*"), paramGetSubject(run), "$KV.hb." + run + ".actor.*",
+				trajSubject(run, "*"), paramGetSubject(run), "$KV.hb." + run + ".actor.*", viewSubject(run, "*"),
 				"$JS.API.STREAM.INFO.KV_cfg",
 				"$JS.API.DIRECT.GET.KV_cfg.$KV.cfg." + run + ".config", "$JS.API.DIRECT.GET.KV_cfg.$KV.cfg." + run + ".lease",
 			},
-			[]string{paramSubject(run), flowSubject(run), inbox})
+			[]string{paramSubject(run), flowSubject(run), lookSubject(run, "*"), inbox})
 	case RoleReplay:
 		return allow(
 			[]string{

@@ -15,11 +15,12 @@ import (
 // Streams and buckets. They are shared by all runs on a server; subjects and
 // keys begin with the run's name.
 const (
-	streamTraj = "TRAJ"
-	streamDead = "DEAD"
-	bucketCfg  = "cfg"
-	bucketHB   = "hb"
-	storeCkpt  = "CKPT"
+	streamTraj   = "TRAJ"
+	streamDead   = "DEAD"
+	bucketCfg    = "cfg"
+	bucketHB     = "hb"
+	bucketCurves = "curves"
+	storeCkpt    = "CKPT"
 
 	// dedupeWindow is how long a stream remembers message ids. After it the
 	// replay's own check drops repetitions.
@@ -66,14 +67,20 @@ func (c BusConfig) streams() []jetstream.StreamConfig {
 		AllowRollup: true, DenyDelete: true, AllowDirect: true,
 		AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
 	}
+	curves := jetstream.StreamConfig{
+		Name: "KV_" + bucketCurves, Subjects: []string{"$KV." + bucketCurves + ".>"}, Description: "runs' curves so far, for who watches",
+		Storage: jetstream.MemoryStorage, Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1,
+		MaxBytes: 32 << 20, MaxMsgSize: MaxCurves, Duplicates: dedupeWindow,
+		AllowRollup: true, DenyDelete: true, AllowDirect: true,
+	}
 	var all []jetstream.StreamConfig
 	switch c.Role {
 	case RoleReplay:
 		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
 	case RoleLearner:
-		all = []jetstream.StreamConfig{cfg, hb}
+		all = []jetstream.StreamConfig{cfg, hb, curves}
 	case RoleOperator:
-		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
+		all = []jetstream.StreamConfig{traj, dead, cfg, hb, curves}
 	}
 	return all
 }

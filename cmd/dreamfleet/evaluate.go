@@ -93,7 +93,7 @@ func (e *evaluator) heuristic(ctx context.Context, name string) ([]experiment.Sc
 
 // score plays all trials with the parameters of a blob.
 func (e *evaluator) score(ctx context.Context, blob []byte, greedy bool) (experiment.Report, [][]int, error) {
-	scores, actions, err := e.play(ctx, blob, greedy)
+	scores, actions, err := e.play(ctx, blob, greedy, nil)
 	if err != nil {
 		return experiment.Report{}, nil, err
 	}
@@ -101,8 +101,9 @@ func (e *evaluator) score(ctx context.Context, blob []byte, greedy bool) (experi
 	return report, actions, err
 }
 
-// play has the policy of a blob play all trials: one Scores for each episode of a trial.
-func (e *evaluator) play(ctx context.Context, blob []byte, greedy bool) ([]experiment.Scores, [][]int, error) {
+// play has the policy of a blob play all trials: one Scores for each episode of a trial. notes, where
+// not nil, is given the policy and acts in its place.
+func (e *evaluator) play(ctx context.Context, blob []byte, greedy bool, notes *witness) ([]experiment.Scores, [][]int, error) {
 	policy, err := model.NewPolicy(e.world.config(e.cfg).Model, len(e.seeds), evaluationSeed)
 	if err != nil {
 		return nil, nil, err
@@ -114,6 +115,10 @@ func (e *evaluator) play(ctx context.Context, blob []byte, greedy bool) ([]exper
 	name := sampledPolicy
 	if greedy {
 		name = greedyPolicy
+	}
+	if notes != nil {
+		notes.Policy = policy
+		return e.trials.Play(ctx, name, notes)
 	}
 	return e.trials.Play(ctx, name, policy)
 }
@@ -237,7 +242,7 @@ func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (*d
 
 // evaluateFlags say what is evaluated on what.
 type evaluateFlags struct {
-	run, file, seeds, trace, level               string
+	run, file, seeds, trace, view, level         string
 	sets                                         []string
 	jobs                                         int
 	asJSON, asResults, sampled, rules, predicted bool
@@ -280,6 +285,9 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
   dreamfleet evaluate --run runs/small --set env.workload.kind=swf --set env.workload.file=log.swf.gz \
       --set env.workload.load=0.9 --set evaluate.share=1 --set evaluate.cut=true --seeds 0-9
 
+  # Record an episode for the dashboard to play.
+  dreamfleet evaluate --run runs/small --seeds 3000 --view seed-3000
+
   # Record an episode and check it.
   dreamfleet evaluate --run runs/small --seeds 2000 --trace episode.jsonl.gz
   dreamfleet env verify episode.jsonl.gz`,
@@ -303,11 +311,15 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
 	flags.BoolVar(&f.rules, "rules", false, "score the heuristics alone")
 	flags.BoolVar(&f.sampled, "sampled", false, "draw actions instead of taking the most probable one")
 	flags.StringVar(&f.trace, "trace", "", "`file` to write the episode of the first seed to; gzipped if it ends in .gz")
+	flags.StringVar(&f.view, "view", "", "record the last episode of the first seed under this `name` for the dashboard, with what the world model predicts")
 	flags.StringVar(&f.level, "log-level", "warn", "trace, debug, info, warn or error")
 	must(cmd.MarkFlagDirname("run"))
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
 	cmd.MarkFlagsMutuallyExclusive("json", "results")
 	cmd.MarkFlagsMutuallyExclusive("trace", "results")
+	for _, other := range []string{"json", "results", "trace"} {
+		cmd.MarkFlagsMutuallyExclusive("view", other)
+	}
 	for _, name := range []string{"run", "trace", "sampled", "json", "world-model"} {
 		cmd.MarkFlagsMutuallyExclusive("rules", name)
 	}
@@ -399,6 +411,9 @@ func (f *evaluateFlags) evaluate(cmd *cobra.Command) error {
 	if f.asResults {
 		return f.writeResults(ctx, out, e, agent, blob)
 	}
+	if f.view != "" {
+		return e.recordView(ctx, blob, !f.sampled, f.run, f.view, out, newLogger(f.level, cmd.ErrOrStderr()))
+	}
 	if !f.asJSON && f.trace == "" {
 		return e.table(ctx, out, blob)
 	}
@@ -428,7 +443,7 @@ func (f *evaluateFlags) writeResults(ctx context.Context, out io.Writer, e *eval
 		}
 	}
 	for _, mode := range []string{experiment.Greedy, experiment.Sampled} {
-		scores, _, err := e.play(ctx, blob, mode == experiment.Greedy)
+		scores, _, err := e.play(ctx, blob, mode == experiment.Greedy, nil)
 		if err != nil {
 			return err
 		}

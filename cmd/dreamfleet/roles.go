@@ -398,6 +398,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	group.Go(func() error {
 		return ended(side, bus.Heartbeat(side, watch.status()))
 	})
+	group.Go(func() error { return watch.publishCurves(side, bus) })
 	err = loop.Run(budget)
 	cause := context.Cause(budget)
 	stop()

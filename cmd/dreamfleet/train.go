@@ -88,6 +88,7 @@ type training struct {
 	actors    []*actor.Actor
 	loop      *learner.Loop
 	watch     *watch
+	page      *page // nil: no dashboard
 }
 
 // train runs a configuration in a run folder to the end of its budget or until ctx ends. With changeTask the
@@ -211,6 +212,12 @@ func (t *training) open(ctx context.Context) (err error) {
 		t.watch.buses = append(t.watch.buses, bus)
 	}
 	checkBuses(t.process, t.watch.buses...)
+	if t.page, err = openPage(t.cfg, t.dir); err != nil {
+		return err
+	}
+	if t.page != nil {
+		fmt.Fprintf(t.out, "Dashboard: %s\n", t.page.url)
+	}
 	t.service = &replay.Service{
 		Watchdog: t.process.Watchdog,
 		Store:    t.store, Bus: t.buses[protocol.RoleReplay], Log: t.log.Named("replay"), Inserted: t.watch.inserted,
@@ -274,6 +281,8 @@ func (t *training) run(ctx context.Context) (why string, err error) {
 	var side errgroup.Group
 	side.Go(func() error { return t.watch.run(watching, cancel) })
 	side.Go(func() error { return lead(watching, t.lease, cancel) })
+	side.Go(func() error { return t.watch.publishCurves(watching, t.buses[protocol.RoleLearner]) })
+	side.Go(func() error { return t.serveDashboard(watching) })
 	side.Go(func() error {
 		return ended(watching, t.buses[protocol.RoleLearner].Heartbeat(watching, t.watch.status()))
 	})
@@ -347,6 +356,9 @@ func (t *training) free(ctx context.Context) error {
 // close ends what open began, as far as it came.
 func (t *training) close() error {
 	var errs []error
+	if t.page != nil {
+		errs = append(errs, t.page.close())
+	}
 	if t.store != nil {
 		errs = append(errs, t.store.Close())
 	}

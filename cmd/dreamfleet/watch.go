@@ -32,6 +32,7 @@ type watch struct {
 	log       hclog.Logger
 	evaluator *evaluator
 	recorder  *monitor.Recorder
+	history   *monitor.History
 	replay    func() replay.Stats // of a replay elsewhere only Inserted and Sampled are known
 	actors    []*actor.Actor      // of this process
 	buses     []*protocol.Bus     // of this process
@@ -77,11 +78,15 @@ func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out 
 	if err != nil {
 		return nil, err
 	}
+	history, err := monitor.ReadHistory(dir)
+	if err != nil {
+		return nil, errors.Join(err, recorder.Close())
+	}
 	if err := checkScores(filepath.Join(dir, scoresFile), warn); err != nil {
 		return nil, errors.Join(err, recorder.Close())
 	}
 	return &watch{
-		cfg: cfg, dir: dir, out: out, log: log, evaluator: e, recorder: recorder,
+		cfg: cfg, dir: dir, out: out, log: log, evaluator: e, recorder: recorder, history: history,
 		started: time.Now(), arrived: make(chan struct{}, 1), values: map[string]float64{},
 	}, nil
 }
@@ -217,6 +222,7 @@ func (w *watch) evaluate(ctx context.Context, blob []byte, steps int64) error {
 	w.mu.Lock()
 	w.scored = values
 	w.mu.Unlock()
+	w.history.Add(w.clock(), values)
 	return w.recorder.Record(w.updates(), values)
 }
 
@@ -294,7 +300,56 @@ func (w *watch) Record(step int64, values map[string]float64) error {
 	}
 	w.values = values
 	w.mu.Unlock()
+	w.history.Add(w.clock(), values)
 	return w.recorder.Record(step, values)
+}
+
+// clock is the time in seconds since 1970, 0 in lockstep as in the metrics.
+func (w *watch) clock() float64 {
+	if w.cfg.Lockstep {
+		return 0
+	}
+	return float64(time.Now().Unix())
+}
+
+// curvesInterval is how often the curves so far go to the bus, where there are new
+// points: some 100 KB for all who watch together.
+const curvesInterval = 10 * time.Second
+
+// publishCurves leaves the run's curves, and the rules to compare them with, on the
+// bus until ctx ends.
+func (w *watch) publishCurves(ctx context.Context, bus *protocol.Bus) error {
+	for _, name := range w.evaluator.rules() {
+		scores, err := w.evaluator.heuristic(ctx, name)
+		if err != nil {
+			return ended(ctx, err)
+		}
+		report, err := experiment.NewTrialReport(scores, w.evaluator.left)
+		if err != nil {
+			return err
+		}
+		w.history.SetLevel(name, report.RatioToLEFT.IQM)
+	}
+	ticker := time.NewTicker(curvesInterval)
+	defer ticker.Stop()
+	for sent := uint64(0); ; {
+		curves, changes, err := w.history.Encode()
+		if err != nil {
+			return err
+		}
+		if changes != sent {
+			if err := bus.PutCurves(ctx, curves); err != nil && ctx.Err() == nil {
+				w.log.Warn("curves were not left on the bus", "error", err)
+			} else {
+				sent = changes
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
 }
 
 // snapshot is what the progress display shows.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
+	"github.com/dreamfleet/dreamfleet/view"
 	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
@@ -128,23 +130,26 @@ func newWorkload(cfg loadbalance.WorkloadConfig, rates []float64) (loadbalance.W
 	return w, err
 }
 
-// trials makes the streams of one actor.
-func (w *world) trials(cfg protocol.Config, seed uint64) ([]*env.Trial, error) {
+// trials makes the streams of one actor, and returns the environment of the first.
+func (w *world) trials(cfg protocol.Config, seed uint64) (trials []*env.Trial, first *loadbalance.Env, err error) {
 	if w.heldBack != nil && cfg.Evaluate.Share == 1 {
-		return nil, fmt.Errorf("%w: evaluate.share is 1, which leaves nothing of %s to train on", protocol.ErrConfig, cfg.Env.Workload.File)
+		return nil, nil, fmt.Errorf("%w: evaluate.share is 1, which leaves nothing of %s to train on", protocol.ErrConfig, cfg.Env.Workload.File)
 	}
-	trials := make([]*env.Trial, cfg.Actor.Envs)
+	trials = make([]*env.Trial, cfg.Actor.Envs)
 	for i := range trials {
 		e, err := loadbalance.New(w.env)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		if i == 0 {
+			first = e
 		}
 		if trials[i], err = env.NewTrial(e, w.tasks, cfg.Env.EpisodesPerTrial, seed+uint64(i)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		trials[i].Blind = !cfg.Env.RL2Inputs
 	}
-	return trials, nil
+	return trials, first, nil
 }
 
 // config is the learning algorithm's on this environment.
@@ -175,9 +180,9 @@ func configDigest(cfg protocol.Config) string {
 
 // newActor makes actor number i of a process. Its name is new in each life, unless a lockstep run
 // is to go on with it.
-func newActor(cfg protocol.Config, w *world, bus actor.Publisher, i int, name string, dog *watchdog.Watchdog, log hclog.Logger) (*actor.Actor, error) {
+func newActor(cfg protocol.Config, w *world, bus *protocol.Bus, i int, name string, dog *watchdog.Watchdog, log hclog.Logger) (*actor.Actor, error) {
 	seed := actorSeed(cfg.Seed, name, i)
-	trials, err := w.trials(cfg, seed)
+	trials, first, err := w.trials(cfg, seed)
 	if err != nil {
 		return nil, err
 	}
@@ -185,10 +190,29 @@ func newActor(cfg protocol.Config, w *world, bus actor.Publisher, i int, name st
 	if err != nil {
 		return nil, err
 	}
+	camera, err := view.NewCamera(view.CameraConfig{
+		Run: cfg.Run, Actor: name, Env: first, Scale: cfg.Env.LoadScales[0],
+		Probs: policy.Probs, Task: func() string { return trials[0].Task().Name() },
+		Send: func(clip *view.Clip) { publishView(bus, name, clip, log) }, Now: time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
 	return actor.New(actor.Config{
 		Run: cfg.Run, Name: name, ChunkLength: cfg.Actor.ChunkLength, Stride: cfg.Actor.ContextStride,
-		Spool: cfg.Actor.Spool, Watchdog: dog,
+		Spool: cfg.Actor.Spool, Watchdog: dog, Viewer: camera,
 	}, trials, policy, bus, log)
+}
+
+// publishView sends a clip to whoever looks. One that is lost is followed by another.
+func publishView(bus *protocol.Bus, actor string, clip *view.Clip, log hclog.Logger) {
+	data, err := json.Marshal(clip)
+	if err == nil {
+		err = bus.PublishView(actor, data)
+	}
+	if err != nil {
+		log.Debug("view was not sent", "actor", actor, "error", err)
+	}
 }
 
 // actorSeed gives every actor, and every life of one, random streams of its own.

@@ -171,11 +171,11 @@ type shortestQueue struct{}
 func (shortestQueue) Name() string   { return "shortest_queue" }
 func (shortestQueue) Reset(_ uint64) {}
 func (shortestQueue) Choose(s *Sim) int {
-	return least(s, func(i int) float64 { return float64(s.holding(i)) })
+	return least(s, func(i int) float64 { return float64(s.Holding(i)) })
 }
 
-// holding counts the jobs at a server.
-func (s *Sim) holding(server int) int {
+// Holding counts the jobs at a server, in service and queued. It takes a step for each.
+func (s *Sim) Holding(server int) int {
 	v := &s.servers[server]
 	count := 0
 	for k := v.head; k != nobody; k = s.jobs[k].next {

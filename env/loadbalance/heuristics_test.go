@@ -261,7 +261,7 @@ func TestShortestQueueCountsJobsNotWork(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if a, b := s.holding(0), s.holding(1); a != 1 || b != 2 {
+	if a, b := s.Holding(0), s.Holding(1); a != 1 || b != 2 {
 		t.Errorf("servers hold %d and %d jobs, want 1 and 2", a, b)
 	}
 	if got := (shortestQueue{}).Choose(s); got != 0 {

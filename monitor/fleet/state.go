@@ -13,6 +13,10 @@ import (
 // 3.3 s, and after 10 s the process is gone.
 const LateAfter = 6 * time.Second
 
+// GoneAfter is how old a heartbeat is when the bus has dropped it: the process no
+// longer counts as running.
+const GoneAfter = 10 * time.Second
+
 // State is all runs on a bus at one time.
 type State struct {
 	Time time.Time `json:"time"`
@@ -47,13 +51,14 @@ type Process struct {
 	Name string        `json:"name"`
 	Age  float64       `json:"age"`  // of the heartbeat in seconds
 	Late bool          `json:"late"` // one has been missed
+	Gone bool          `json:"gone,omitempty"`
 	protocol.Status
 }
 
 // Learner is the run's learner's status, nil without one.
 func (r *Run) Learner() *protocol.LearnerStatus {
 	for _, p := range r.Processes {
-		if p.Status.Learner != nil {
+		if p.Status.Learner != nil && !p.Gone {
 			return p.Status.Learner
 		}
 	}
@@ -63,7 +68,7 @@ func (r *Run) Learner() *protocol.LearnerStatus {
 // Replay is the run's replay's status, nil without one.
 func (r *Run) Replay() *protocol.ReplayStatus {
 	for _, p := range r.Processes {
-		if p.Status.Replay != nil {
+		if p.Status.Replay != nil && !p.Gone {
 			return p.Status.Replay
 		}
 	}
@@ -84,7 +89,7 @@ func Of(beats []protocol.Heartbeat, now time.Time) State {
 		}
 		age := max(0, now.Sub(b.Time))
 		r.Processes = append(r.Processes, Process{
-			Role: b.Role, Name: b.Name, Age: age.Seconds(), Late: age >= LateAfter, Status: b.Status,
+			Role: b.Role, Name: b.Name, Age: age.Seconds(), Late: age >= LateAfter, Gone: age > GoneAfter, Status: b.Status,
 		})
 	}
 	state := State{Time: now, Runs: []Run{}}
@@ -106,7 +111,7 @@ func (r *Run) sum() {
 		if p.Host != "" && !slices.Contains(r.Hosts, p.Host) {
 			r.Hosts = append(r.Hosts, p.Host)
 		}
-		if p.Actor != nil {
+		if p.Actor != nil && !p.Gone {
 			r.StepsPerSecond += p.Actor.StepsPerSecond
 		}
 	}
@@ -139,6 +144,10 @@ func (r *Run) judge() {
 	var dropped, rejected, denied uint64
 	var refused uint64
 	for _, p := range r.Processes {
+		if p.Gone {
+			problem("%s %s has been gone for %s", p.Role, p.Name, seconds(p.Age))
+			continue
+		}
 		count[p.Role]++
 		versions[p.Version] = true
 		if p.Late {
