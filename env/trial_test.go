@@ -226,3 +226,34 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// Without RL²'s inputs an agent sees neither rewards nor where episodes begin; all else is the same.
+func TestBlindTrial(t *testing.T) {
+	blind, err := NewTrial(new(count), Fixed(countTask(2)), 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sighted, err := NewTrial(new(count), Fixed(countTask(2)), 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blind.Blind = true
+	shown := false
+	for range 8 {
+		b, err := blind.Next(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := sighted.Next(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown = shown || s.Obs[2] != 0 && s.Obs[3] != 0
+		if b.Obs[2] != 0 || b.Obs[3] != 0 || !reflect.DeepEqual(b.Obs[:2], s.Obs[:2]) || b.Reward != s.Reward || b.Flags != s.Flags {
+			t.Errorf("blind %+v, sighted %+v", b, s)
+		}
+	}
+	if !shown {
+		t.Error("there was nothing to hide")
+	}
+}

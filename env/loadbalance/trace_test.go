@@ -229,6 +229,20 @@ func TestEpisodesAreWindows(t *testing.T) {
 		t.Errorf("an episode longer than the trace: %v", err)
 	}
 	before, after := tr.Split(0.7)
+	for part, first := range map[*Trace]int64{before: 1, after: 351} {
+		for seed := range uint64(2) { // episodes by date: the first begins where the part does, the next where it ends
+			src, err := Dated{part}.Episode(seed, 75)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if jobs := draw(t, src, 75); jobs[0].Size != first+75*int64(seed) || jobs[74].Size != first+75*int64(seed)+74 {
+				t.Errorf("episode %d by date has jobs %d to %d", seed, jobs[0].Size, jobs[74].Size)
+			}
+		}
+	}
+	if _, err := (Dated{after}).Episode(2, 75); err == nil || !strings.Contains(err.Error(), "150 jobs make 2 episodes of 75") {
+		t.Errorf("an episode beyond the last: %v", err)
+	}
 	for seed := range uint64(40) {
 		for _, c := range []struct {
 			part        *Trace
