@@ -63,7 +63,7 @@ func (u user) permissions() *server.Permissions {
 		return allow(
 			[]string{
 				"params.*.chunk", "batch.*.*", "dead.*", RoleActor.inbox() + ".>",
-				"$KV.cfg.>", "$KV.hb.*.learner.*", "$O.CKPT.>", "$JS.FC.>",
+				"$KV.cfg.>", "$KV.curves.*", "$KV.hb.*.learner.*", "$O.CKPT.>", "$JS.FC.>",
 				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
 				"$JS.API.STREAM.PURGE.OBJ_CKPT", "$JS.API.STREAM.MSG.GET.OBJ_CKPT", "$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.>",
 			},
