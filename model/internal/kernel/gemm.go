@@ -8,11 +8,15 @@ const (
 	// blockK bounds the rows of a panel: 16 KB of B, which stay in the first-level cache (32 KB) while
 	// the rows of A pass by.
 	blockK = 256
-	// blockN bounds the columns of B that all rows of A pass by before the next ones do: 256 KB, half
+	// blockN bounds the columns of a packed B that all rows of A pass by before the next ones do: 256 KB, half
 	// of the second-level cache.
 	blockN = 256
 	// blockM bounds the rows of A that pass by those columns at a time: 96 KB.
 	blockM = 96
+	// directM and directN bound the rows and columns of a block of C that Gemm finishes before it begins
+	// the next: 512 KB, a quarter of the second-level cache, beside half as much of A. With 512 rows of
+	// A that are 4 KB apart they drove each other out there.
+	directM, directN = 256, 512
 	// packSlack is how far a body may write past the end of a block of A that it packs.
 	packSlack = 16
 )
@@ -21,6 +25,12 @@ const (
 func kBlock(k int) int {
 	blocks := (k + blockK - 1) / blockK
 	return min(k, ((k+blocks-1)/blocks+7)&^7)
+}
+
+// equal is the size of the blocks of at most most that n is cut into: equal ones, but for the last.
+func equal(n, most int) int {
+	blocks := (n + most - 1) / most
+	return (n + blocks - 1) / blocks
 }
 
 func panels(n int) int { return (n + panelWidth - 1) / panelWidth }
@@ -35,10 +45,18 @@ func check(x []float32, rows, cols, ld int) {
 	}
 }
 
-// scratch holds the packed blocks of one running Gemm.
-type scratch struct{ a, b []float32 }
+// scratch holds the packed blocks of one running Gemm, and says what they are blocks of.
+type scratch struct {
+	a, b []float32
+	x    operands
+}
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func (s *scratch) release() {
+	s.x = operands{} // which would keep the matrices alive
+	scratches.Put(s)
+}
 
 // competing tells distances between rows with which the rows of a tile, up to 12, fall into one set
 // of the first-level cache, which has room for 8 lines, and drive each other out.
@@ -90,39 +108,47 @@ func Gemm(tA, tB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, 
 	}
 	made.Add(2 * uint64(m) * uint64(n) * uint64(k))
 	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
-	kb := kBlock(k)
-	s.b = grow(s.b, kb*min(panels(n)*panelWidth, blockN))
-	if tA {
-		s.a = grow(s.a, kb*m+packSlack)
-	}
-	for k0 := 0; k0 < k; k0 += kb {
-		kk := min(kb, k-k0)
-		acc := acc || k0 > 0
-		var from []float32 // what the products are added to
-		for m0 := 0; tA && m0 < m; m0 += blockM {
-			use.packT(s.a[m0*kk:], min(blockM, m-m0), kk, a[k0*lda+m0:], lda)
-		}
-		for n0 := 0; n0 < n; n0 += blockN {
-			nn := min(blockN, n-n0)
-			if tB {
-				use.pack(s.b, true, kk, nn, b[n0*ldb+k0:], ldb)
-			} else {
-				use.pack(s.b, false, kk, nn, b[k0*ldb+n0:], ldb)
-			}
-			for m0 := 0; m0 < m; m0 += blockM {
-				mm, c := min(blockM, m-m0), c[m0*ldc+n0:]
-				if acc {
+	defer s.release()
+	x := &s.x
+	x.tA, x.tB, x.lda, x.ldb = tA, tB, lda, ldb
+	kb, mb, nb := kBlock(k), equal(m, directM), (equal(n, directN)+31)&^31 // whole strips
+	for m0 := 0; m0 < m; m0 += mb {
+		for n0 := 0; n0 < n; n0 += nb {
+			c := c[m0*ldc+n0:]
+			for k0 := 0; k0 < k; k0 += kb {
+				x.a, x.b = corner(tA, a, m0, k0, lda), corner(tB, b, k0, n0, ldb)
+				x.nextA, x.nextB = nil, nil
+				if k0+kb < k {
+					x.nextA, x.nextB = corner(tA, a, m0, k0+kb, lda), corner(tB, b, k0+kb, n0, ldb)
+				}
+				var from []float32 // what the products are added to
+				if acc || k0 > 0 {
 					from = c
 				}
-				if tA {
-					use.blockT(mm, nn, kk, s.a[m0*kk:], s.b, c, ldc, from, ldc)
-				} else {
-					use.block(mm, nn, kk, a[m0*lda+k0:], lda, s.b, c, ldc, from, ldc)
-				}
+				use.direct(s, x, min(mb, m-m0), min(nb, n-n0), min(kb, k-k0), c, ldc, from, ldc)
 			}
 		}
 	}
+}
+
+// operands are the blocks of A and B that a product multiplies, in the place where they lie, and those
+// that it will multiply next, or nil.
+type operands struct {
+	tA, tB       bool
+	a, b         []float32
+	lda, ldb     int
+	nextA, nextB []float32
+}
+
+// columns are those of op(B) from j on.
+func (x *operands) columns(j int) []float32 { return corner(x.tB, x.b, 0, j, x.ldb) }
+
+// corner is op(x) from row i and column j on.
+func corner(t bool, x []float32, i, j, ld int) []float32 {
+	if t {
+		i, j = j, i
+	}
+	return x[i*ld+j:]
 }
 
 func clearRows(c []float32, m, n, ldc int) {
@@ -216,7 +242,7 @@ func gemmPacked(m int, a []float32, lda int, p *Packed, c []float32, ldc int, d 
 	var s *scratch
 	if competing(lda) && m >= 8 && n >= 4*panelWidth {
 		s = scratches.Get().(*scratch)
-		defer scratches.Put(s)
+		defer s.release()
 	}
 	width := panels(n) * panelWidth
 	kb := kBlock(p.K)

@@ -17,101 +17,247 @@ func peakAVX512(n int)
 // tile16AVX2 is, for 1 <= rows <= 6,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile16AVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile16AVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile16AVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile32AVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 32 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile32AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile32AVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile16TAVX2 is, for 1 <= rows <= 6,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16TAVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile16TAVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile16TAVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 16 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile16TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile16TAVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile32TAVX512 is, for 1 <= rows <= 12,
 //
 //	for i, j := range rows, 32 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile32TAVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile32TAVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile16FAVX2 is, for 3 <= rows <= 6,
+//
+//	for i, j := range rows, 16 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[l*ldb+j]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 16 {
+//		pb[j/16*k*16+l*16+j%16] = b[l*ldb+j]
+//	}
+//
+//go:noescape
+func tile16FAVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile32FAVX512 is, for 6 <= rows <= 12,
+//
+//	for i, j := range rows, 32 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[l*ldb+j]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 32 {
+//		pb[j/16*k*16+l*16+j%16] = b[l*ldb+j]
+//	}
+//
+//go:noescape
+func tile32FAVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile16TFAVX2 is, for 3 <= rows <= 6,
+//
+//	for i, j := range rows, 16 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[l*ldb+j]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 16 {
+//		pb[j/16*k*16+l*16+j%16] = b[l*ldb+j]
+//	}
+//
+//go:noescape
+func tile16TFAVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile32TFAVX512 is, for 6 <= rows <= 12,
+//
+//	for i, j := range rows, 32 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*rows+i] * b[l*ldb+j]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 32 {
+//		pb[j/16*k*16+l*16+j%16] = b[l*ldb+j]
+//	}
+//
+//go:noescape
+func tile32TFAVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile16SAVX2 is, for 3 <= rows <= 6,
+//
+//	for i, j := range rows, 16 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*lda+i] * b[j/16*k*16+l*16+j%16]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 16 {
+//		pa[l*rows+i] = a[l*lda+i]
+//	}
+//
+// and leaves garbage in the 16 values of pa that follow.
+//
+//go:noescape
+func tile16SAVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile32SAVX512 is, for 6 <= rows <= 12,
+//
+//	for i, j := range rows, 32 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*lda+i] * b[j/16*k*16+l*16+j%16]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 32 {
+//		pa[l*rows+i] = a[l*lda+i]
+//	}
+//
+// and leaves garbage in the 16 values of pa that follow.
+//
+//go:noescape
+func tile32SAVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile16SFAVX2 is, for 3 <= rows <= 6,
+//
+//	for i, j := range rows, 16 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*lda+i] * b[l*ldb+j]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 16 {
+//		pa[l*rows+i] = a[l*lda+i]
+//		pb[j/16*k*16+l*16+j%16] = b[l*ldb+j]
+//	}
+//
+// and leaves garbage in the 16 values of pa that follow.
+//
+//go:noescape
+func tile16SFAVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
+
+// tile32SFAVX512 is, for 6 <= rows <= 12,
+//
+//	for i, j := range rows, 32 {
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[l*lda+i] * b[l*ldb+j]
+//	}
+//
+// with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
+//
+// On the way it packs,
+//
+//	for l, i, j := range k, rows, 32 {
+//		pa[l*rows+i] = a[l*lda+i]
+//		pb[j/16*k*16+l*16+j%16] = b[l*ldb+j]
+//	}
+//
+// and leaves garbage in the 16 values of pa that follow.
+//
+//go:noescape
+func tile32SFAVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile64AVX2 is, for 1 <= rows <= 1,
 //
 //	for i, j := range rows, 64 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile64AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile64AVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile32AVX2 is, for 2 <= rows <= 3,
 //
 //	for i, j := range rows, 32 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile32AVX2(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile32AVX2(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // tile64AVX512 is, for 1 <= rows <= 3,
 //
 //	for i, j := range rows, 64 {
-//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*ldp+l*16+j%16]
+//		c[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[i*lda+l] * b[j/16*k*16+l*16+j%16]
 //	}
 //
 // with the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.
 //
 //go:noescape
-func tile64AVX512(rows int, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)
+func tile64AVX512(rows int, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa *float32, pb *float32, next *float32, step int, advance int)
 
 // copy16AVX2 is
 //

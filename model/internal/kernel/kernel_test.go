@@ -110,7 +110,8 @@ func shapes() []shape {
 	for m := 1; m <= 40; m++ {
 		s = append(s, shape{m, 70, 33})
 	}
-	return append(s, shape{64, 128, 256}, shape{200, 50, 257}, shape{16, 300, 530}, shape{33, 255, 128}, shape{5, 700, 1030}, shape{30, 90, 1024})
+	return append(s, shape{64, 128, 256}, shape{200, 50, 257}, shape{16, 300, 530}, shape{33, 255, 128}, shape{5, 700, 1030}, shape{30, 90, 1024},
+		shape{600, 40, 300}, shape{270, 530, 20}) // more than one block of C
 }
 
 // TestGemm holds every path to the naive product and a packed operand to the same bits as a plain one.

@@ -18,10 +18,8 @@ type kernels struct {
 	// block computes C (m×n) = D + A·B for one block of k, with B in panels (see pack), and without D
 	// where that is nil.
 	block func(m, n, k int, a []float32, lda int, b, c []float32, ldc int, d []float32, ldd int)
-	// packT lays the transpose of a (k×m) out for blockT, which is block with A in that form. It may
-	// write packSlack values past the m×k.
-	packT  func(dst []float32, m, k int, a []float32, lda int)
-	blockT func(m, n, k int, a, b, c []float32, ldc int, d []float32, ldd int)
+	// direct is block for operands in the place where they lie.
+	direct func(s *scratch, x *operands, m, n, k int, c []float32, ldc int, d []float32, ldd int)
 	// pack lays op(B) (k×n) out in panels of 16 columns, each k×16, the last one padded with zeros.
 	pack func(dst []float32, tB bool, k, n int, b []float32, ldb int)
 

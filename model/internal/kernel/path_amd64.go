@@ -19,8 +19,7 @@ func supported() []*kernels {
 var avx2 = kernels{
 	name:                "avx2",
 	block:               blockAVX2,
-	packT:               packTAVX2,
-	blockT:              blockTAVX2,
+	direct:              directAVX2,
 	pack:                packAVX2,
 	gather:              gatherAVX2,
 	scatter:             scatterAVX2,
@@ -51,8 +50,7 @@ var avx2 = kernels{
 var avx512 = kernels{
 	name:                "avx512",
 	block:               blockAVX512,
-	packT:               packTAVX512,
-	blockT:              blockTAVX512,
+	direct:              directAVX512,
 	pack:                packAVX2, // bound by memory, not by its width
 	gather:              gatherAVX512,
 	scatter:             scatterAVX512,

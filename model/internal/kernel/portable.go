@@ -7,8 +7,7 @@ var portable = kernels{
 	name:         "portable",
 	block:        blockPortable,
 	pack:         packPortable,
-	packT:        packTPortable,
-	blockT:       blockTPortable,
+	direct:       directPortable,
 	gather:       gatherPortable,
 	scatter:      scatterPortable,
 	exp:          each(exp),
@@ -84,16 +83,21 @@ func blockPortable(m, n, k int, a []float32, lda int, b, c []float32, ldc int, d
 	}
 }
 
-func packTPortable(dst []float32, m, k int, a []float32, lda int) {
+// directPortable packs B, and turns A where it is transposed.
+func directPortable(s *scratch, x *operands, m, n, k int, c []float32, ldc int, d []float32, ldd int) {
+	s.b = grow(s.b, k*panels(n)*panelWidth)
+	packPortable(s.b, x.tB, k, n, x.b, x.ldb)
+	if !x.tA {
+		blockPortable(m, n, k, x.a, x.lda, s.b, c, ldc, d, ldd)
+		return
+	}
+	s.a = grow(s.a, m*k)
 	for l := range k {
-		for i, v := range a[l*lda:][:m] {
-			dst[i*k+l] = v
+		for i, v := range x.a[l*x.lda:][:m] {
+			s.a[i*k+l] = v
 		}
 	}
-}
-
-func blockTPortable(m, n, k int, a, b, c []float32, ldc int, d []float32, ldd int) {
-	blockPortable(m, n, k, a, k, b, c, ldc, d, ldd)
+	blockPortable(m, n, k, s.a, k, s.b, c, ldc, d, ldd)
 }
 
 func packPortable(dst []float32, tB bool, k, n int, b []float32, ldb int) {

@@ -28,17 +28,52 @@ func peak(v isa) {
 	ret()
 }
 
-// tiles emits the product of a few rows of A and a few packed panels of B, with the tile of C in
-// registers, for each number of rows in [least, most]. The rows of A are read in place, or, when
-// packed, from the columns that packTile has laid one after another.
-func tiles(v isa, panels, least, most int, packed bool) {
-	name, aAt := fmt.Sprintf("tile%d", panels*panel), "i*lda+l"
-	if packed {
-		name, aAt = name+"T", "l*rows+i"
+// A form says where the operands of a tile lie.
+type form struct {
+	columns bool // A is the columns that packTile has laid one after another, and not rows
+	placeA  bool // A is columns in the place where they lie, lda apart
+	placeB  bool // B lies in its place, ldb apart, and not in panels
+}
+
+func (f form) name() string {
+	s := ""
+	switch {
+	case f.placeA:
+		s = "S"
+	case f.columns:
+		s = "T"
 	}
-	v.text(name, "func(rows, k int, a *float32, lda int, b *float32, ldp int, c *float32, ldc int, d *float32, ldd int)", fmt.Sprintf(
-		"%s%s is, for %d <= rows <= %d,\n\n\tfor i, j := range rows, %d {\n\t\tc[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[%s] * b[j/16*ldp+l*16+j%%16]\n\t}\n\nwith the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.",
-		name, v.name, least, most, panels*panel, aAt))
+	if f.placeB {
+		s += "F"
+	}
+	return s
+}
+
+// tiles emits the product of a few rows of A and a few panels of B, with the tile of C in registers,
+// for each number of rows in [least, most]. Operands that lie in their place, but for rows of A, are
+// packed in passing, which costs no time but that of reading them from there.
+func tiles(v isa, panels, least, most int, f form) {
+	name, aAt, bAt := fmt.Sprintf("tile%d", panels*panel)+f.name(), "i*lda+l", "j/16*k*16+l*16+j%16"
+	also := ""
+	switch {
+	case f.placeA:
+		aAt, also = "l*lda+i", "\n\t\tpa[l*rows+i] = a[l*lda+i]"
+	case f.columns:
+		aAt = "l*rows+i"
+	}
+	if f.placeB {
+		also += "\n\t\tpb[" + bAt + "] = b[l*ldb+j]"
+		bAt = "l*ldb+j"
+	}
+	if also != "" {
+		also = fmt.Sprintf("\n\nOn the way it packs,\n\n\tfor l, i, j := range k, rows, %d {%s\n\t}", panels*panel, also)
+	}
+	if f.placeA {
+		also += fmt.Sprintf("\n\nand leaves garbage in the %d values of pa that follow.", panel)
+	}
+	v.text(name, "func(rows, k int, a *float32, lda int, b *float32, ldb int, c *float32, ldc int, d *float32, ldd int, pa, pb, next *float32, step, advance int)", fmt.Sprintf(
+		"%s%s is, for %d <= rows <= %d,\n\n\tfor i, j := range rows, %d {\n\t\tc[i*ldc+j] = d[i*ldd+j] + sum over l<k of a[%s] * b[%s]\n\t}\n\nwith the sum taken in the order of l, each step one fused multiply-add, and without d where that is nil.%s",
+		name, v.name, least, most, panels*panel, aAt, bAt, also))
 	rows := asm.Load(asm.Param("rows"), asm.GP64())
 	for r := most; r > least; r-- {
 		asm.CMPQ(rows, Imm(uint64(r)))
@@ -46,18 +81,53 @@ func tiles(v isa, panels, least, most int, packed bool) {
 	}
 	for r := least; r <= most; r++ {
 		asm.Label(fmt.Sprintf("rows%d", r))
-		tile(v, r, panels, packed)
+		tile(v, r, panels, f)
 	}
 }
 
-func tile(v isa, rows, panels int, packed bool) {
+const unroll = 4
+
+func tile(v isa, rows, panels int, f form) {
 	k := asm.Load(asm.Param("k"), asm.GP64())
-	a := lines{base: []Register{asm.Load(asm.Param("a"), asm.GP64())}}
-	aStep := rows // values of A from one l to the next
-	if !packed {
-		a, aStep = pointers(a.base[0], stride("lda"), rows), 1
+	// Where there is time for it, the tile of C comes while the sums are taken: where it lay in memory,
+	// products with k = 512 became 3 % faster; short ones with C in the cache would be slower.
+	begin := label("begin")
+	asm.CMPQ(k, Imm(192))
+	asm.JLT(LabelRef(begin))
+	own := pointers(asm.Load(asm.Param("c"), asm.GP64()), stride("ldc"), rows)
+	for r := range rows {
+		for l := range panels {
+			asm.PREFETCHT0(own.at(r).Offset(64 * l))
+		}
 	}
-	b := pointers(asm.Load(asm.Param("b"), asm.GP64()), stride("ldp"), panels)
+	asm.Label(begin)
+	a := lines{base: []Register{asm.Load(asm.Param("a"), asm.GP64())}}
+	var pa Register
+	var all mask // of the rows
+	switch {
+	case f.placeA:
+		a = pointers(a.base[0], stride("lda"), unroll)
+		pa = asm.Load(asm.Param("pa"), asm.GP64())
+		n := asm.GP64()
+		asm.MOVQ(U64(uint64(rows)), n)
+		all = v.tail(n)
+	case !f.columns:
+		a = pointers(a.base[0], stride("lda"), rows)
+	}
+	panelBytes := asm.GP64()
+	asm.MOVQ(k, panelBytes)
+	asm.SHLQ(Imm(6), panelBytes)
+	b := lines{base: []Register{asm.Load(asm.Param("b"), asm.GP64())}}
+	var pb lines
+	if f.placeB {
+		b = pointers(b.base[0], stride("ldb"), unroll)
+		pb = pointers(asm.Load(asm.Param("pb"), asm.GP64()), panelBytes, panels)
+	} else {
+		b = pointers(b.base[0], panelBytes, panels)
+	}
+	// What is wanted next comes from slower memory meanwhile.
+	next := asm.Load(asm.Param("next"), asm.GP64())
+	further, onward := stride("step"), stride("advance")
 
 	per := panel / v.lanes // vectors of a panel's row
 	acc := make([][]VecVirtual, rows)
@@ -71,16 +141,32 @@ func tile(v isa, rows, panels int, packed bool) {
 	step := func(u int) {
 		left := func(r int) VecVirtual {
 			x := v.reg()
-			if packed {
+			switch {
+			case f.placeA:
+				asm.VBROADCASTSS(a.at(u).Offset(4*r), x)
+			case f.columns:
 				asm.VBROADCASTSS(a.at(0).Offset(4*(u*rows+r)), x)
-			} else {
+			default:
 				asm.VBROADCASTSS(a.at(r).Offset(4*u), x)
 			}
 			return x
 		}
 		right := func(j int) VecVirtual {
+			if f.placeB {
+				y := v.load(b.at(u).Offset(j * v.bytes()))
+				asm.VMOVUPS(y, pb.at(j/per).Offset(4*(u*panel+j%per*v.lanes)))
+				return y
+			}
 			return v.load(b.at(j / per).Offset(4 * (u*panel + j%per*v.lanes)))
 		}
+		if f.placeA {
+			asm.VMOVUPS(access{v: v, m: &all}.get(a.at(u)), Mem{Base: pa, Disp: 4 * u * rows})
+		}
+		line := Mem{Base: next, Disp: 64 * (u % 2)}
+		if u >= 2 {
+			line.Index, line.Scale = further, 1
+		}
+		asm.PREFETCHT1(line)
 		if rows < panels*per {
 			var x []VecVirtual
 			for r := range acc {
@@ -105,7 +191,26 @@ func tile(v isa, rows, panels int, packed bool) {
 			}
 		}
 	}
-	const unroll = 4
+	advance := func(n int) {
+		switch {
+		case f.placeA:
+			a.skip(n)
+			asm.ADDQ(U32(uint32(4*n*rows)), pa)
+		case f.columns:
+			a.advance(4 * n * rows)
+		default:
+			a.advance(4 * n)
+		}
+		if f.placeB {
+			b.skip(n)
+			pb.advance(4 * n * panel)
+		} else {
+			b.advance(4 * n * panel)
+		}
+		if n == unroll {
+			asm.ADDQ(onward, next)
+		}
+	}
 	loop, single, one, store, set := label("loop"), label("single"), label("one"), label("store"), label("set")
 	asm.SUBQ(Imm(unroll), k)
 	asm.JLT(LabelRef(single))
@@ -113,8 +218,7 @@ func tile(v isa, rows, panels int, packed bool) {
 	for u := 0; u < unroll; u++ {
 		step(u)
 	}
-	a.advance(4 * unroll * aStep)
-	b.advance(4 * unroll * panel)
+	advance(unroll)
 	asm.SUBQ(Imm(unroll), k)
 	asm.JGE(LabelRef(loop))
 	asm.Label(single)
@@ -122,8 +226,7 @@ func tile(v isa, rows, panels int, packed bool) {
 	asm.JZ(LabelRef(store))
 	asm.Label(one)
 	step(0)
-	a.advance(4 * aStep)
-	b.advance(4 * panel)
+	advance(1)
 	asm.DECQ(k)
 	asm.JNZ(LabelRef(one))
 
@@ -182,6 +285,17 @@ func (l lines) at(i int) Mem {
 func (l lines) advance(bytes int) {
 	for _, p := range l.base {
 		asm.ADDQ(U32(uint32(bytes)), p)
+	}
+}
+
+// skip advances by n lines, 1 or unroll.
+func (l lines) skip(n int) {
+	for _, p := range l.base {
+		if n == 1 {
+			asm.ADDQ(l.stride, p)
+		} else {
+			asm.LEAQ(Mem{Base: p, Index: l.stride, Scale: uint8(n)}, p)
+		}
 	}
 }
 

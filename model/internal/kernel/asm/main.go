@@ -17,15 +17,19 @@ func main() {
 	asm.ConstraintExpr("amd64")
 	peak(avx2)
 	peak(avx512)
-	for _, packed := range []bool{false, true} {
-		tiles(avx2, 1, 1, 6, packed)
-		tiles(avx512, 1, 1, 12, packed)
-		tiles(avx512, 2, 1, 12, packed)
+	for _, f := range []form{{}, {columns: true}} {
+		tiles(avx2, 1, 1, 6, f)
+		tiles(avx512, 1, 1, 12, f)
+		tiles(avx512, 2, 1, 12, f)
+	}
+	for _, f := range []form{{placeB: true}, {columns: true, placeB: true}, {placeA: true}, {placeA: true, placeB: true}} {
+		tiles(avx2, 1, 3, 6, f)
+		tiles(avx512, 2, 6, 12, f)
 	}
 	// So few rows need more panels to fill the units.
-	tiles(avx2, 4, 1, 1, false)
-	tiles(avx2, 2, 2, 3, false)
-	tiles(avx512, 4, 1, 3, false)
+	tiles(avx2, 4, 1, 1, form{})
+	tiles(avx2, 2, 2, 3, form{})
+	tiles(avx512, 4, 1, 3, form{})
 	copyPanels(1)
 	copyPanels(4)
 	packTile(8)
