@@ -9,7 +9,7 @@ RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./monitor/dashb
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build run test kernel-paths test-dashboard bench fmt-check lint vuln generate-check cross-build deploy-check clean
+.PHONY: help build run test kernel-paths test-dashboard bench fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -59,6 +59,9 @@ vuln: ## known vulnerabilities in what is called
 	elif echo "$$out" | grep -q 'govulncheck: fetching vulnerabilities:'; then \
 		echo "vulnerability check NOT DONE, its database cannot be reached: $$(echo "$$out" | grep fetching)"; \
 	else echo "$$out"; exit 1; fi
+
+alert-check: ## give the alert rules and the dashboard to Prometheus's own parser and engine
+	cd .ci/alertcheck && go test ./...
 
 generate-check: ## fail when generated files are not what their sources generate
 	go generate ./cmd/dreamfleet ./model/internal/kernel
