@@ -107,6 +107,7 @@ var Table = []Metric{
 	{Name: "dreamfleet_replay_damaged_bytes", Kind: Gauge, Unit: "bytes", Help: "Bytes that were cut off or skipped as damaged when the replay was opened."},
 
 	{Name: "dreamfleet_learner_updates_total", Kind: Counter, Unit: "updates", Help: "Updates, in the whole run.", Series: "learner/updates"},
+	{Name: "dreamfleet_learner_run_seconds", Kind: Gauge, Unit: "seconds", Help: "Wall-clock time for which this process has trained, as last recorded.", Series: "run/seconds", Recorded: true},
 	{Name: "dreamfleet_learner_replayed_steps_total", Kind: Counter, Unit: "steps", Help: "Steps trained on, in the whole run.", Series: "learner/replayed_steps", Recorded: true},
 	{Name: "dreamfleet_learner_updates_per_second", Kind: Gauge, Unit: "updates per second", Help: "Updates a second in the last interval of the log.", Series: "learner/updates_per_second", Recorded: true},
 	{Name: "dreamfleet_learner_replayed_steps_per_second", Kind: Gauge, Unit: "steps per second", Help: "Steps trained on a second in the last interval of the log.", Series: "learner/replayed_steps_per_second", Recorded: true},

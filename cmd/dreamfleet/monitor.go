@@ -228,7 +228,8 @@ func ageBounds(counts int) []float64 {
 func (w *watch) recorded() map[string]float64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	values := maps.Clone(w.values)
+	values := make(map[string]float64, len(w.values)+len(w.scored))
 	maps.Copy(values, w.scored)
+	maps.Copy(values, w.values)
 	return values
 }

@@ -137,8 +137,10 @@ func TestRolesExportTheirOwn(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var wg sync.WaitGroup
-	url := startNATS(ctx, t, &wg, dir)
+	serving, stopNATS := context.WithCancel(t.Context())
+	defer stopNATS()
+	var wg, bus sync.WaitGroup
+	url := startNATS(serving, t, &bus, dir)
 	logs := map[string]*said{}
 	start := func(role string, args ...string) string {
 		log := &said{}
@@ -176,6 +178,8 @@ func TestRolesExportTheirOwn(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
+	stopNATS()
+	bus.Wait()
 }
 
 func TestMonitorAddressThatCannotBe(t *testing.T) {

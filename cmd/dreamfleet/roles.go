@@ -321,7 +321,14 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	defer bus.Close()
 	showBus(p, protocol.RoleLearner, bus)
 	checkBuses(p, bus)
+	if standby { // to stand by is its job until it leads
+		p.Check(checkCheckpoint, func() error { return nil })
+	}
+	waiting := p.Watchdog.Loop("learner", "lead")
+	waiting.Wait("lease")
 	lease, err := bus.TakeLease(ctx, standby)
+	waiting.End()
+	p.Await(checkCheckpoint)
 	if err != nil {
 		return err
 	}
