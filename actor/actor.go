@@ -21,6 +21,10 @@ type Config struct {
 	Stride      int    // steps from one context row to the next
 	Spool       int    // largest number of chunks in memory
 
+	// OnPolicy has a chunk acted with one version of the parameters, and Run act
+	// one chunk in each environment with each version: it waits for the next.
+	OnPolicy bool
+
 	Watchdog *watchdog.Watchdog // told by Run of its progress; nil: nobody is
 	Viewer   Viewer             // is shown the first environment's steps; may be nil
 }
@@ -70,6 +74,7 @@ type Actor struct {
 
 	params   *params                // loaded; nil: none yet
 	pending  atomic.Pointer[params] // for the next Tick
+	newer    chan struct{}          // a token after parameters
 	flow     atomic.Pointer[told]
 	flowCome chan struct{} // a token after a flow message
 	rejected atomic.Uint64 // parameter blobs
@@ -108,7 +113,7 @@ func New(cfg Config, trials []*env.Trial, policy Policy, publisher Publisher, lo
 			return nil
 		}
 	}
-	a := &Actor{cfg: cfg, rollout: r, spool: newSpool(cfg.Spool, spoolBytes), log: log, flowCome: make(chan struct{}, 1)}
+	a := &Actor{cfg: cfg, rollout: r, spool: newSpool(cfg.Spool, spoolBytes), log: log, flowCome: make(chan struct{}, 1), newer: make(chan struct{}, 1)}
 	a.sender = &sender{spool: a.spool, publisher: publisher, log: log, watchdog: cfg.Watchdog, recycle: func(c *protocol.Chunk) {
 		select {
 		case spare <- c:
@@ -119,10 +124,12 @@ func New(cfg Config, trials []*env.Trial, policy Policy, publisher Publisher, lo
 }
 
 // Tick takes one step in every environment. It loads parameters that have come
-// before, and puts complete chunks into the spool. Its errors are those of the
+// before (OnPolicy: if it begins new chunks), and puts complete chunks into the spool. Its errors are those of the
 // environments, or of a policy that chose what is not allowed; they last.
 func (a *Actor) Tick() error {
-	a.load()
+	if !a.cfg.OnPolicy || a.rollout.between() {
+		a.load()
+	}
 	if err := a.rollout.tick(a.spool.add); err != nil {
 		return fmt.Errorf("actor %s: %w", a.cfg.Name, err)
 	}
@@ -132,7 +139,13 @@ func (a *Actor) Tick() error {
 
 // SetParams leaves a parameter blob for the next Tick. Of several only the last
 // is loaded. The blob is kept and must not be changed.
-func (a *Actor) SetParams(version uint64, blob []byte) { a.pending.Store(&params{version, blob}) }
+func (a *Actor) SetParams(version uint64, blob []byte) {
+	a.pending.Store(&params{version, blob})
+	select {
+	case a.newer <- struct{}{}:
+	default:
+	}
+}
 
 // load swaps pending parameters in.
 func (a *Actor) load() {

@@ -23,6 +23,15 @@
 // counted and the one before stays. Until the first blob actions are uniform
 // among those allowed; such steps have version 0.
 //
+// # On-policy
+//
+// With Config.OnPolicy a chunk is a rollout of one version: parameters change
+// over between two chunks only, and Run acts one chunk in every environment and
+// then waits for the next version. It rolls once more with the same one where
+// none comes for 5 s, and then at intervals that double up to a minute, so that
+// chunks that got lost are replaced. It waits for the first parameters, and there
+// is no replay that could hold it.
+//
 // # Falling behind
 //
 // Environments never wait for the network. When the bus is slow or away the

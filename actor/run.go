@@ -32,8 +32,13 @@ func (a *Actor) Run(ctx context.Context) error {
 	loop := a.cfg.Watchdog.Loop("actor", "act")
 	defer loop.End()
 	var gate gate
+	again := rollAgain
 	for ctx.Err() == nil {
-		if a.hold(ctx, &gate, loop) || a.outrun(ctx, loop) {
+		if a.cfg.OnPolicy {
+			if again = a.await(ctx, again, loop); ctx.Err() != nil {
+				break
+			}
+		} else if a.hold(ctx, &gate, loop) || a.outrun(ctx, loop) {
 			continue
 		}
 		loop.Do("tick")
@@ -44,6 +49,41 @@ func (a *Actor) Run(ctx context.Context) error {
 	}
 	loop.Do("drain")
 	return a.drain(sending)
+}
+
+// rollAgain and rollAgainLast bound how long an on-policy actor waits for the
+// next parameters before it rolls once more with those it has: the learner may
+// lack a chunk that got lost, or those of an actor that is gone. The time doubles
+// from one to the other while none come, as the learner may be away, or slow.
+const (
+	rollAgain     = 5 * time.Second
+	rollAgainLast = time.Minute
+)
+
+// await waits, between two rollouts, for parameters newer than those of the last
+// one, or for so long, and returns how long to wait the next time. Without any
+// parameters it waits for the first.
+func (a *Actor) await(ctx context.Context, again time.Duration, loop *watchdog.Loop) time.Duration {
+	if !a.rollout.between() {
+		return again
+	}
+	var expired <-chan time.Time
+	if a.params != nil {
+		timer := time.NewTimer(again)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	for a.pending.Load() == nil {
+		loop.Wait("parameters")
+		select {
+		case <-a.newer:
+		case <-expired:
+			return min(2*again, rollAgainLast)
+		case <-ctx.Done():
+			return again
+		}
+	}
+	return rollAgain
 }
 
 // hold waits while the replay wants none, and reports whether it did.

@@ -121,6 +121,10 @@ func (r *rollout) show(withContext bool) {
 
 func (s *stream) wantsContext(stride int) bool { return s.chunk == nil || s.chunk.Steps%stride == 0 }
 
+// between reports whether the next tick begins a chunk in every stream, which
+// all have chunks of one length and began together.
+func (r *rollout) between() bool { return r.streams[0].chunk == nil }
+
 // take appends the present step to stream i's chunk.
 func (r *rollout) take(i int) error {
 	s, d, a := &r.streams[i], r.spec.Obs, r.spec.Actions

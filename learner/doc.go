@@ -16,7 +16,7 @@
 //	})
 //	err = loop.Run(ctx) // until ctx ends; the same call resumes
 //
-// Run samples one batch ahead and publishes on the side. In lockstep an
+// Run samples one batch ahead and publishes on the side, unless Config.InPlace. In lockstep an
 // orchestrator calls Start, Step and Finish itself; nothing then runs on the
 // side, and no value depends on the clock.
 //

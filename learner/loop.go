@@ -19,6 +19,10 @@ type Config struct {
 	// in place, and continues a run exactly where its checkpoint was written.
 	Lockstep bool
 
+	// InPlace samples and publishes in place, never on the side or ahead, so
+	// that what is sampled can be of the parameters published before.
+	InPlace bool
+
 	PublishEvery    int64 // updates between parameter versions
 	CheckpointEvery int64 // updates between checkpoints
 	LogEvery        int64 // updates between calls of the Recorder
@@ -133,7 +137,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer l.wait()
 	defer cancel()
 	err := l.Start(ctx)
-	if err == nil {
+	if err == nil && !l.cfg.InPlace {
 		l.ahead = prefetch(ctx, l.deps.Source)
 	}
 	for err == nil && ctx.Err() == nil {
@@ -360,7 +364,7 @@ func (l *Loop) guard(ctx context.Context, skipped bool) error {
 	return l.publish(ctx)
 }
 
-// publish sends a new version: in lockstep in place, else on the side unless
+// publish sends a new version: in place where so asked, else on the side unless
 // the one before is still going out, when the next that is due will do.
 func (l *Loop) publish(ctx context.Context) error {
 	select {
@@ -375,9 +379,9 @@ func (l *Loop) publish(ctx context.Context) error {
 	}
 	l.state.ParamVersion++
 	version := l.state.ParamVersion
-	if l.cfg.Lockstep {
+	if l.cfg.Lockstep || l.cfg.InPlace {
 		defer func() { <-l.sending }()
-		if err := l.deps.Publisher.Publish(ctx, version, blob); err != nil {
+		if err := l.deps.Publisher.Publish(ctx, version, blob); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("publish parameters: %w", err)
 		}
 		return nil

@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -86,6 +87,15 @@ func (p *Policy) resetRow(r int) {
 // Load takes the acting parameters from a safetensors blob as Params.Blob
 // writes it. On an error the parameters before stay.
 func (p *Policy) Load(blob []byte) error {
+	if err := p.params.loadActing(blob); err != nil {
+		return err
+	}
+	p.Use(p.params)
+	return nil
+}
+
+// loadActing takes the acting parameters from a blob, or none of them.
+func (p *Params) loadActing(blob []byte) error {
 	f, err := Decode(blob)
 	if err != nil {
 		return err
@@ -97,11 +107,7 @@ func (p *Policy) Load(blob []byte) error {
 			}
 		}
 	}
-	if err := Assign(p.params.ActingTensors(), f); err != nil {
-		return err
-	}
-	p.Use(p.params)
-	return nil
+	return Assign(p.ActingTensors(), f)
 }
 
 // Use takes the acting parameters from q, which has the same configuration.
@@ -148,7 +154,7 @@ func (p *Policy) Act(obs []float32, flags []uint8, mask []bool, action []int32, 
 	} else {
 		clear(p.policy.logits)
 	}
-	c.PolicyProbs(p.probs, p.probsSoft, p.policy.logits, mask)
+	c.Dist().Probs(p.probs, p.probsSoft, p.policy.logits, mask)
 	for r := range n {
 		row := p.probs[r*c.Actions : (r+1)*c.Actions]
 		if p.Greedy && p.loaded {
@@ -294,43 +300,57 @@ func (c Config) UnpackContext(src []float32, s States, policy []float32) (action
 // Save appends everything that a policy carries from one Act to the next,
 // parameters excepted.
 func (p *Policy) Save(dst []byte) ([]byte, error) {
-	rng, err := p.pcg.MarshalBinary()
-	if err != nil {
-		return dst, err
-	}
-	n := p.cfg.ContextLen()
-	state := Tensor{Name: "context", Shape: []int{p.rows, n}, Data: make([]float32, p.rows*n)}
-	p.Context(state.Data)
-	var b bytes.Buffer
-	f := File{Tensors: []Tensor{state}, Metadata: map[string]string{"rng": fmt.Sprintf("%x", rng)}}
-	if _, err := f.WriteTo(&b); err != nil {
-		return dst, err
-	}
-	return append(dst, b.Bytes()...), nil
+	context := make([]float32, p.rows*p.cfg.ContextLen())
+	p.Context(context)
+	return savedContext(dst, p.pcg, p.rows, context)
 }
 
 // Restore reads what Save wrote.
 func (p *Policy) Restore(b []byte) error {
+	g := p.cfg.PolicyState()
+	return restoreContext(b, p.pcg, p.rows, p.cfg.ContextLen(), func(r int, row []float32) (err error) {
+		p.action[r], err = p.cfg.UnpackContext(row, p.states.Rows(p.cfg, r, r+1), p.policy.next[r*g:(r+1)*g])
+		return err
+	})
+}
+
+// savedContext appends context rows and a random stream as a safetensors file.
+func savedContext(dst []byte, pcg *rand.PCG, rows int, context []float32) ([]byte, error) {
+	rng, err := pcg.MarshalBinary()
+	if err != nil {
+		return dst, err
+	}
+	b := bytes.NewBuffer(dst)
+	f := File{
+		Tensors:  []Tensor{{Name: "context", Shape: []int{rows, len(context) / rows}, Data: context}},
+		Metadata: map[string]string{"rng": fmt.Sprintf("%x", rng)},
+	}
+	if _, err := f.WriteTo(b); err != nil {
+		return dst, err
+	}
+	return b.Bytes(), nil
+}
+
+// restoreContext reads what savedContext wrote and hands each row of width n to
+// unpack.
+func restoreContext(b []byte, pcg *rand.PCG, rows, n int, unpack func(r int, row []float32) error) error {
 	f, err := Decode(b)
 	if err != nil {
 		return err
 	}
-	n := p.cfg.ContextLen()
 	t, ok := f.ByName()["context"]
-	if !ok || !sameShape(t.Shape, []int{p.rows, n}) {
-		return fmt.Errorf("%w: saved policy state has shape %v, want [%d %d]", ErrParams, t.Shape, p.rows, n)
+	if !ok || !sameShape(t.Shape, []int{rows, n}) {
+		return fmt.Errorf("%w: saved policy state has shape %v, want [%d %d]", ErrParams, t.Shape, rows, n)
 	}
-	var rng []byte
-	if _, err := fmt.Sscanf(f.Metadata["rng"], "%x", &rng); err != nil {
+	rng, err := hex.DecodeString(f.Metadata["rng"])
+	if err == nil {
+		err = pcg.UnmarshalBinary(rng)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: random stream: %w", ErrParams, err)
 	}
-	if err := p.pcg.UnmarshalBinary(rng); err != nil {
-		return fmt.Errorf("%w: random stream: %w", ErrParams, err)
-	}
-	g := p.cfg.PolicyState()
-	for r := range p.rows {
-		p.action[r], err = p.cfg.UnpackContext(t.Data[r*n:(r+1)*n], p.states.Rows(p.cfg, r, r+1), p.policy.next[r*g:(r+1)*g])
-		if err != nil {
+	for r := range rows {
+		if err := unpack(r, t.Data[r*n:(r+1)*n]); err != nil {
 			return err
 		}
 	}

@@ -42,6 +42,12 @@
 // a row out as [h | z | g | a], indices plus one, so that a row of zeros is that
 // state, too: this is the recurrent context that the replay stores.
 //
+// # Without a world model
+//
+// An [ActorCriticConfig] is the shape of a model-free policy and critic, which may
+// share a memory; [Direct] acts by it, and [Remember] and [NewActorCriticMLP] run
+// it in training.
+//
 // # Runners
 //
 // [MLP], [Observer] and [Imaginer] run a head, the RSSM along replayed

@@ -475,7 +475,7 @@ func TestActorLearningMaskedUnimix(t *testing.T) {
 	logits := []float32{1, 2, 3, 4, 1, 2, 3, 4, 0, 0, 90, 0}
 	mask := []bool{true, false, true, false, false, false, false, false, true, true, true, false}
 	p, soft := make([]float32, 12), make([]float32, 12)
-	c.PolicyProbs(p, soft, logits, mask)
+	c.Dist().Probs(p, soft, logits, mask)
 	e := math.Exp
 	want := []float64{
 		0.99*e(1)/(e(1)+e(3)) + 0.005, 0, 0.99*e(3)/(e(1)+e(3)) + 0.005, 0,
@@ -495,14 +495,14 @@ func TestActorLearningMaskedUnimix(t *testing.T) {
 
 	dp := normals(newRand(), 12)
 	grad := make([]float32, 12)
-	c.PolicyLogitsBack(grad, dp, soft)
+	c.Dist().LogitsBack(grad, dp, soft)
 	for i := range 12 {
 		const eps = 1e-2
 		at := func(by float32) (sum float64) {
 			moved := slices.Clone(logits)
 			moved[i] += by
 			q := make([]float32, 12)
-			c.PolicyProbs(q, make([]float32, 12), moved, mask)
+			c.Dist().Probs(q, make([]float32, 12), moved, mask)
 			for k, v := range q {
 				sum += float64(v) * float64(dp[k])
 			}

@@ -178,7 +178,7 @@ func (m *Imaginer) step(t, lo, hi, at int) {
 	m.policy.recur(c, m.a, s, e)
 	m.policy.decide(c, m.a, s, e)
 	probs := m.Probs[s*a : e*a]
-	c.PolicyProbs(probs, m.Soft[s*a:e*a], m.a.logits[s*a:e*a], m.mask[s*a:e*a])
+	c.Dist().Probs(probs, m.Soft[s*a:e*a], m.a.logits[s*a:e*a], m.mask[s*a:e*a])
 	for r := s; r < e; r++ {
 		m.Actions[r] = pick(m.Probs[r*a:(r+1)*a], m.in.ActionDraw[r], 1, 0)
 	}

@@ -31,9 +31,11 @@ func PeakFlops(rounds int) int { return kernel.PeakFlops(rounds) }
 // faster; and with more the activations do not stay there.
 func blockRows(rows int) int { return min(max((rows/16+7)&^7, 32), 128) }
 
-// Input is what a head reads: dense vectors, or model states.
+// Input is what a head reads: dense vectors, beside which a memory may lie, or
+// model states.
 type Input struct {
 	Vector []float32 // rows × width, or nil
+	Memory []float32 // rows × width, for a head that has one
 	States States
 }
 
@@ -73,15 +75,18 @@ func NewFrozenMLP(c Config, module string, rows int, pool *Pool) *MLP {
 
 func newMLP(c Config, module string, rows int, pool *Pool, train bool) *MLP {
 	nets := newNetworks(c)
-	m := &MLP{cfg: c, train: train, rows: rows, pool: pool}
+	net := nets.heads[module]
 	switch module {
 	case Encoder:
-		m.net = nets.encoder
+		net = nets.encoder
 	case Prior:
-		m.net = nets.prior
-	default:
-		m.net = nets.heads[module]
+		net = nets.prior
 	}
+	return newRunner(c, net, rows, pool, train)
+}
+
+func newRunner(c Config, net *mlp, rows int, pool *Pool, train bool) *MLP {
+	m := &MLP{cfg: c, net: net, train: train, rows: rows, pool: pool}
 	m.block = blockRows(rows)
 	scratchRows := pool.Threads() * m.block
 	kept := scratchRows
@@ -150,6 +155,10 @@ func (m *MLP) first(l *layer, pre []float32, lo, hi int) {
 	n := l.parts[0].in
 	if m.input.Vector != nil {
 		l.start(0, pre, m.input.Vector[lo*n:hi*n], n)
+		if len(l.parts) > 1 {
+			w := l.parts[1].in
+			l.dense(1, pre, m.input.Memory[lo*w:hi*w], w)
+		}
 		return
 	}
 	s := m.input.States
@@ -161,8 +170,8 @@ func (m *MLP) first(l *layer, pre []float32, lo, hi int) {
 
 // Backward takes the gradient of the last Forward's output and writes the
 // parameters' gradient to grad. Where dx is not nil the gradient of the vectors
-// or deterministic states is added to it, and to dz that of the dense stochastic
-// states.
+// or deterministic states is added to it, and to dz that of the memory or the
+// dense stochastic states.
 func (m *MLP) Backward(dout, grad, dx, dz []float32) {
 	m.dout, m.dx, m.dz = dout, dx, dz
 	for _, c := range m.caches {
@@ -195,7 +204,13 @@ func (m *MLP) gradJobs() []func() {
 			l.denseGrad(m.grad, 0, x, l.parts[0].in, c.pre)
 		})
 		if len(l.parts) > 1 {
-			list = append(list, func() { l.stochGrad(m.grad, 1, m.input.States.Stoch, &m.cfg, c.pre) })
+			list = append(list, func() {
+				if x := m.input.Memory; x != nil {
+					l.denseGrad(m.grad, 1, x, l.parts[1].in, c.pre)
+					return
+				}
+				l.stochGrad(m.grad, 1, m.input.States.Stoch, &m.cfg, c.pre)
+			})
 		}
 		list = append(list, func() {
 			l.biasGrad(m.grad, c.pre)

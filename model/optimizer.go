@@ -116,6 +116,31 @@ func (o *Optimizer) Update(grads [][]float32, rate func(module string) float64) 
 	return math.Sqrt(total)
 }
 
+// Prefixes of the names of the moments' tensors.
+const (
+	Momentum   = "momentum/"
+	MeanSquare = "mean_square/"
+)
+
+// Tensors are the parameters under their own names and then both moments: all
+// that the optimiser changes, but for Step.
+func (o *Optimizer) Tensors() []Tensor {
+	params := o.params.Tensors()
+	all := params
+	for _, moment := range []struct {
+		prefix string
+		data   []float32
+	}{{Momentum, o.M}, {MeanSquare, o.V}} {
+		at := 0
+		for _, t := range params {
+			n := len(t.Data)
+			all = append(all, Tensor{Name: moment.prefix + t.Name, Shape: t.Shape, Data: moment.data[at : at+n]})
+			at += n
+		}
+	}
+	return all
+}
+
 func (o *Optimizer) norms(from, to int) {
 	for i := from; i < to; i++ {
 		c := o.chunks[i]

@@ -37,9 +37,12 @@ type Module struct {
 // Params holds the parameters of all networks in one allocation, so that an
 // optimiser, a checkpoint or a broadcast is a single pass over memory.
 type Params struct {
-	Config  Config
+	Config  Config // of a world model and its policy; zero for an actor-critic
 	Data    []float32
 	Modules []Module
+
+	layouts []*layout
+	acting  []string // modules that acting needs
 }
 
 // NewParams lays out the parameters of a configuration, all zero.
@@ -47,14 +50,19 @@ func NewParams(c Config) (*Params, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	nets := newNetworks(c)
+	p := newParams(newNetworks(c).layouts, Encoder, RSSM, Actor)
+	p.Config = c
+	return p, nil
+}
+
+func newParams(layouts []*layout, acting ...string) *Params {
 	total := 0
-	for _, l := range nets.layouts {
+	for _, l := range layouts {
 		total += l.size
 	}
-	p := &Params{Config: c, Data: make([]float32, total)}
+	p := &Params{Data: make([]float32, total), layouts: layouts, acting: acting}
 	at := 0
-	for _, l := range nets.layouts {
+	for _, l := range layouts {
 		m := Module{Name: l.name, Data: p.Data[at : at+l.size : at+l.size]}
 		for _, s := range l.specs {
 			m.Tensors = append(m.Tensors, Tensor{
@@ -66,7 +74,7 @@ func NewParams(c Config) (*Params, error) {
 		p.Modules = append(p.Modules, m)
 		at += l.size
 	}
-	return p, nil
+	return p
 }
 
 // Module returns a module by name. It panics on a name that is not one of the
@@ -90,10 +98,10 @@ func (p *Params) Tensors() []Tensor {
 }
 
 // ActingTensors returns the tensors that acting needs: encoder, RSSM without
-// the prior, and actor.
+// the prior, and actor; or those of an actor-critic without the critic.
 func (p *Params) ActingTensors() []Tensor {
 	var all []Tensor
-	for _, name := range []string{Encoder, RSSM, Actor} {
+	for _, name := range p.acting {
 		all = append(all, p.Module(name).Tensors...)
 	}
 	return all
@@ -104,8 +112,7 @@ func (p *Params) ActingTensors() []Tensor {
 // norm scales one. The output layers of reward and critic start at zero and
 // that of the actor at a hundredth (DreamerV3, appendix on hyperparameters).
 func (p *Params) Init(r *rand.Rand) {
-	nets := newNetworks(p.Config)
-	for i, l := range nets.layouts {
+	for i, l := range p.layouts {
 		for j, s := range l.specs {
 			d := p.Modules[i].Tensors[j].Data
 			switch s.kind {

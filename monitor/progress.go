@@ -33,7 +33,7 @@ type Snapshot struct {
 	Staleness  float64 // mean age of the parameters that acted in the replayed steps, in versions
 
 	ReplaySteps    int64
-	ReplayCapacity int64
+	ReplayCapacity int64 // 0: there is no replay
 
 	Evaluation *Evaluation // the latest, nil before the first
 }
@@ -199,8 +199,12 @@ func display(s Snapshot, envRate, trainRate float64) []string {
 	}
 	lines := []string{
 		head,
-		fmt.Sprintf("  environment  %s steps%s, %.0f/s; replay %s of %s", group(s.EnvSteps), of(s.StepLimit), envRate, group(s.ReplaySteps), group(s.ReplayCapacity)),
-		fmt.Sprintf("  training     %s steps, %.1f/s; replayed steps were acted %.1f versions ago", group(s.TrainSteps), trainRate, s.Staleness),
+		fmt.Sprintf("  environment  %s steps%s, %.0f/s", group(s.EnvSteps), of(s.StepLimit), envRate),
+		fmt.Sprintf("  training     %s steps, %.1f/s", group(s.TrainSteps), trainRate),
+	}
+	if s.ReplayCapacity > 0 {
+		lines[1] += fmt.Sprintf("; replay %s of %s", group(s.ReplaySteps), group(s.ReplayCapacity))
+		lines[2] += fmt.Sprintf("; replayed steps were acted %.1f versions ago", s.Staleness)
 	}
 	if len(s.Losses) > 0 {
 		lines = append(lines, "  losses       "+values(s.Losses, " ", ", "))
@@ -217,7 +221,9 @@ func plainLine(s Snapshot, envRate, trainRate float64) string {
 	if len(s.Losses) > 0 {
 		line += " " + values(s.Losses, "=", " ")
 	}
-	line += fmt.Sprintf(" staleness=%.1f replay=%d", s.Staleness, s.ReplaySteps)
+	if s.ReplayCapacity > 0 {
+		line += fmt.Sprintf(" staleness=%.1f replay=%d", s.Staleness, s.ReplaySteps)
+	}
 	if s.Evaluation != nil {
 		line += fmt.Sprintf(" evaluation=%.3fxLEFT@%d", s.Evaluation.Ratio, s.Evaluation.EnvSteps)
 	}

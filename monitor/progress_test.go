@@ -24,13 +24,13 @@ func snapshot(elapsed time.Duration, env, train int64) Snapshot {
 func TestPlainProgress(t *testing.T) {
 	var out bytes.Buffer
 	p := NewProgress(&out, ProgressConfig{})
-	if err := p.Show(Snapshot{Phase: "filling the replay"}); err != nil {
+	if err := p.Show(Snapshot{Phase: "waiting"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Show(snapshot(10*time.Second, 2000, 40)); err != nil {
 		t.Fatal(err)
 	}
-	want := "0s filling the replay env 0 (0/s) train 0 (0.0/s) staleness=0.0 replay=0\n" +
+	want := "0s waiting env 0 (0/s) train 0 (0.0/s)\n" + // without a replay
 		"10s training env 2000 (200/s) train 40 (4.0/s) model=12.35 actor=-0.01 staleness=3.2 replay=2000 evaluation=1.234xLEFT@20000 left 8m10s\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)

@@ -59,6 +59,29 @@ func (b *Batch) Resize(size, length, obsLen, actions, contextLen int) {
 	b.Refs = b.Refs[:0]
 }
 
+// SetSequence copies a chunk of the batch's widths and Length steps to sequence
+// i. It adds no refs.
+func (b *Batch) SetSequence(i int, c *Chunk) {
+	at, a := i*b.Length, b.Actions
+	copy(b.Obs[at*b.ObsLen:], c.Obs)
+	copy(b.Action[at:], c.Action)
+	copy(b.Reward[at:], c.Reward)
+	copy(b.Flags[at:], c.Flags)
+	copy(b.Context[i*b.ContextLen:(i+1)*b.ContextLen], c.Context)
+	b.ParamVersion[i] = c.ParamVersion
+	width := MaskLen(a)
+	for t := range c.Steps {
+		mask := b.Mask[(at+t)*a : (at+t+1)*a]
+		if c.Mask != nil {
+			UnpackMask(mask, c.Mask[t*width:(t+1)*width])
+			continue
+		}
+		for k := range mask {
+			mask[k] = true
+		}
+	}
+}
+
 // Validate checks shapes and ranges and that every number is finite. Its
 // errors wrap ErrCorrupt or ErrTooLarge.
 func (b *Batch) Validate() error { return b.validate(Limits{}.withDefaults()) }

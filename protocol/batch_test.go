@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -194,4 +195,34 @@ func FuzzDecodeSampleRequest(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestBatchSetSequence(t *testing.T) {
+	c := &Chunk{
+		Steps: 2, ObsLen: 2, Actions: 9, Stride: 2, ContextLen: 1, ParamVersion: 7,
+		Obs: []float32{1, 2, 3, 4}, Action: []uint16{8, 0}, Reward: []float32{5, 6}, Flags: []uint8{0, FlagEpisodeStart},
+		Context: []float32{9}, Mask: make([]uint8, 2*MaskLen(9)),
+	}
+	mask := make([]bool, 18)
+	mask[8], mask[9] = true, true
+	PackMask(c.Mask[:2], mask[:9])
+	PackMask(c.Mask[2:], mask[9:])
+	var b Batch
+	b.Resize(2, 2, 2, 9, 1)
+	b.SetSequence(1, c)
+	c.Mask = nil
+	b.SetSequence(0, c)
+	for name, ok := range map[string]bool{
+		"obs":     slices.Equal(b.Obs[4:], c.Obs),
+		"action":  slices.Equal(b.Action[2:], c.Action),
+		"reward":  slices.Equal(b.Reward[2:], c.Reward),
+		"flags":   slices.Equal(b.Flags[2:], c.Flags),
+		"context": slices.Equal(b.Context, []float32{9, 9}),
+		"version": slices.Equal(b.ParamVersion, []uint64{7, 7}),
+		"mask":    slices.Equal(b.Mask[18:], mask) && !slices.Contains(b.Mask[:18], false),
+	} {
+		if !ok {
+			t.Errorf("%s is not that of the chunk", name)
+		}
+	}
 }

@@ -34,6 +34,8 @@ type BusConfig struct {
 	Version string    // of the program, for its heartbeats
 	Started time.Time // when the process started, for its heartbeats; default: now
 
+	Collect bool // a learner that takes the trajectories itself, in place of a replay
+
 	TrajBytes       int64         // bound of stream TRAJ; default 1 GiB, some 10 000 chunks of 100 KB
 	TrajAge         time.Duration // chunks older than this are dropped unread; default 1 h
 	DeadBytes       int64         // bound of stream DEAD; default 64 MiB

@@ -191,18 +191,26 @@ type ModelSection struct {
 	Blocks int `yaml:"blocks"`
 	// Bins of the two-hot heads of reward and critic; odd, so that zero has a bin of its own.
 	Bins int `yaml:"bins"`
-	// Policy core over the model's state: gru (RL²: it remembers within a trial) or mlp (the
-	// feed-forward ablation).
+	// Policy core over the model's state, or with a2c over the observation: gru (RL²: it remembers
+	// within a trial) or mlp (the feed-forward ablation).
 	Policy string `yaml:"policy"`
-	// Width of the policy's GRU.
+	// Width of the policy's GRU. With a2c the critic has the same memory.
 	PolicyUnits int `yaml:"policy_units"`
 }
 
 // LearnerSection is the training algorithm and its schedule.
 type LearnerSection struct {
-	// Sequences in a batch. A train step's cost grows with it in proportion.
+	// What learns: dreamer (DreamerV3's world model, the policy trained in its imagination) or a2c
+	// (the model-free baseline, on rollouts that are collected synchronously; no replay). With
+	// a2c the keys of world model, imagination, replay and actor.context_stride have no effect.
+	Algorithm string `yaml:"algorithm"`
+	// Sequences in a batch. A train step's cost grows with it in proportion. With a2c they are the
+	// rollouts of an update, one from each environment: all actors together need as many
+	// environments, and what more of them collect is of no use.
 	BatchSize int `yaml:"batch_size"`
 	// Steps in a sequence: how far back gradients of the world model reach. Cost in proportion.
+	// With a2c the length of a rollout, the same as actor.chunk_length, whose last step is there
+	// for its value alone.
 	BatchLength int `yaml:"batch_length"`
 	// Replayed steps trained on for each environment step. Higher learns from fewer environment
 	// steps and takes longer for each.
@@ -225,7 +233,8 @@ type LearnerSection struct {
 	// and the jobs to come, is four fifths of the variance of the advantages on Park, and noise to
 	// the policy's gradient. Cost of the actor-critic part in proportion.
 	ImagineGroup int `yaml:"imagine_group"`
-	// Mix of the lambda-return: 0 trusts the critic alone, 1 the imagined rewards.
+	// Mix of the lambda-return: 0 trusts the critic alone, 1 the rewards, imagined or with a2c
+	// collected (where it is GAE's lambda).
 	Lambda float64 `yaml:"lambda"`
 	// How advantages are scaled: returns (divided by the range of the returns' percentiles,
 	// DreamerV3) or advantages (divided by their own mean absolute value, then put through the
@@ -243,7 +252,7 @@ type LearnerSection struct {
 	EntropyHalfLife int64 `yaml:"entropy_half_life"`
 	// Learning rate of the world model.
 	ModelLR float64 `yaml:"model_lr"`
-	// Learning rate of the policy.
+	// Learning rate of the policy, and with a2c of the memory that the critic shares.
 	ActorLR float64 `yaml:"actor_lr"`
 	// Learning rate of the critic.
 	CriticLR float64 `yaml:"critic_lr"`
@@ -268,9 +277,11 @@ type LearnerSection struct {
 	ReplayValue float64 `yaml:"replay_value"`
 	// Weight of the reconstruction loss.
 	Reconstruction float64 `yaml:"reconstruction"`
-	// Rate at which the percentile range that scales returns follows the data, each train step.
+	// Rate at which the averages that scale returns and advantages follow the data, each train
+	// step.
 	ReturnRate float64 `yaml:"return_rate"`
-	// Train steps between parameter broadcasts. Fewer cost less traffic and make acting staler.
+	// Train steps between parameter broadcasts. Fewer cost less traffic and make acting staler. 1
+	// with a2c.
 	PublishEvery int64 `yaml:"publish_every" resume:"free"`
 	// Numbers of broadcast parameters: float32, or bfloat16 for half the bytes. Actors and
 	// evaluations then use parameters rounded to 8 bits of precision; what is trained and what
@@ -390,6 +401,12 @@ type DashboardSection struct {
 	TokenFile string `yaml:"token_file" resume:"free"`
 }
 
+// The learning algorithms, values of learner.algorithm.
+const (
+	Dreamer = "dreamer"
+	A2C     = "a2c"
+)
+
 // DefaultConfig returns the documented defaults: the preset small, which trains on two cores.
 func DefaultConfig() Config {
 	return Config{
@@ -416,6 +433,7 @@ func DefaultConfig() Config {
 			Units: 96, Layers: 2, Blocks: 1, Bins: 255, Policy: "gru", PolicyUnits: 64,
 		},
 		Learner: LearnerSection{
+			Algorithm:      Dreamer,
 			BatchSize:      32,
 			BatchLength:    16,
 			TrainRatio:     64,

@@ -13,8 +13,8 @@ import (
 //go:embed presets/*.yaml
 var presetFiles embed.FS
 
-// presetOrder lists the presets from the smallest.
-var presetOrder = []string{"debug", "small", "1m", "12m", "50m"}
+// presetOrder lists the presets from the smallest, those of the baseline last.
+var presetOrder = []string{"debug", "small", "1m", "12m", "50m", "a2c", "a2c_gru"}
 
 // PresetConfig returns the configuration of a named preset, not validated, for others to be laid
 // over it.
@@ -33,7 +33,7 @@ func PresetConfig(name string) (Config, error) {
 // Preset is a name and what it is for.
 type Preset struct{ Name, Doc string }
 
-// Presets lists the presets, smallest first.
+// Presets lists the presets in their order.
 func Presets() []Preset {
 	presets := make([]Preset, len(presetOrder))
 	for i, name := range presetOrder {

@@ -161,6 +161,7 @@ func (v *validator) model(m *ModelSection) {
 }
 
 func (v *validator) learner(l *LearnerSection) {
+	v.oneOf("learner.algorithm", l.Algorithm, Dreamer, A2C)
 	v.between("learner.batch_size", l.BatchSize, 1, maxWidth)
 	v.between("learner.batch_length", l.BatchLength, 2, maxWidth)
 	v.positive("learner.train_ratio", l.TrainRatio)
@@ -205,6 +206,10 @@ func (v *validator) collection(c *Config) {
 
 	trial := c.Env.EpisodesPerTrial*c.Env.EpisodeJobs + 1
 	v.check(l.BatchLength <= trial, "learner.batch_length", l.BatchLength, "at most the %d steps of a trial", trial)
+	if l.Algorithm == A2C {
+		v.onPolicy(a, l)
+		return
+	}
 	v.atLeast("learner.prefill", l.Prefill, int64(l.BatchSize*l.BatchLength))
 	v.check(r.Capacity >= 2*l.Prefill, "replay.capacity", r.Capacity, "at least twice learner.prefill (%d)", l.Prefill)
 	v.check(r.Slack >= 1, "replay.slack", r.Slack, "1 or more")
@@ -217,6 +222,13 @@ func (v *validator) collection(c *Config) {
 		"at least learner.batch_length (%d) where replay.sampler.reservoir is used, which keeps single chunks", c.Learner.BatchLength)
 	sum := s.Uniform + s.Recency + s.Reservoir
 	v.check(math.Abs(sum-1) < 1e-6, "the sum of replay.sampler", sum, "1")
+}
+
+// onPolicy checks what keeps the data of an on-policy algorithm its policy's own.
+func (v *validator) onPolicy(a *ActorSection, l *LearnerSection) {
+	v.check(a.ChunkLength == l.BatchLength, "actor.chunk_length", a.ChunkLength, "learner.batch_length (%d) for a2c: a chunk is a rollout", l.BatchLength)
+	v.check(l.PublishEvery == 1, "learner.publish_every", l.PublishEvery, "1 for a2c, which trains on what the newest parameters collect")
+	v.check(l.ParamsEncoding == "float32", "learner.params_encoding", l.ParamsEncoding, "float32 for a2c: the parameters that act are those that are trained")
 }
 
 func (v *validator) rest(c *Config) {

@@ -25,7 +25,7 @@
 //
 //	actor    PublishChunk, FollowParams, FollowFlow, FollowLooks, PublishView, GetConfig, AwaitConfig, Heartbeat
 //	replay   ConsumeChunks, PublishFlow, ServeSamples, GetConfig, AwaitConfig, BoundTrajectories, Heartbeat
-//	learner  TakeLease and what a Lease lets it do, RemoteReplay, PutConfig, NewestCheckpoint, GetCheckpoint, PutCurves, Heartbeat
+//	learner  TakeLease and what a Lease lets it do, RemoteReplay or ConsumeChunks, PutConfig, NewestCheckpoint, GetCheckpoint, PutCurves, Heartbeat
 //	operator AskView, FollowViews, GetCurves, GetCheckpoint
 //	all      Heartbeats, AllHeartbeats, Stats
 //

@@ -59,11 +59,11 @@ func (u user) permissions() *server.Permissions {
 				"$JS.API.DIRECT.GET.KV_cfg.>",
 			},
 			[]string{"batch.*.*", "$SRV.>", inbox})
-	case RoleLearner:
+	case RoleLearner: // that of an on-policy algorithm takes the trajectories itself
 		return allow(
 			[]string{
 				"params.*.chunk", "batch.*.*", "dead.*", RoleActor.inbox() + ".>",
-				"$KV.cfg.>", "$KV.curves.*", "$KV.hb.*.learner.*", "$O.CKPT.>", "$JS.FC.>",
+				"$KV.cfg.>", "$KV.curves.*", "$KV.hb.*.learner.*", "$O.CKPT.>", "$JS.FC.>", "$JS.ACK.TRAJ.>",
 				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
 				"$JS.API.STREAM.PURGE.OBJ_CKPT", "$JS.API.STREAM.MSG.GET.OBJ_CKPT", "$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.>",
 			},

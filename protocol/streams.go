@@ -39,8 +39,9 @@ func sampleSubject(run string) string      { return "batch." + run + ".get" }
 func refreshSubject(run string) string     { return "batch." + run + ".refresh" }
 func consumerName(run string) string       { return "replay-" + run }
 
-// streams are what the role sets up when it connects: the replay its input, both
-// replay and learner the buckets that all read, an operator everything. Buckets
+// streams are what the role sets up when it connects: the replay its input, as
+// does a learner that has no replay, both replay and learner the buckets that all
+// read, an operator everything. Buckets
 // and object stores are streams of the shape that NATS's ADR-8 and ADR-20 give
 // them.
 func (c BusConfig) streams() []jetstream.StreamConfig {
@@ -74,13 +75,14 @@ func (c BusConfig) streams() []jetstream.StreamConfig {
 		AllowRollup: true, DenyDelete: true, AllowDirect: true,
 	}
 	var all []jetstream.StreamConfig
-	switch c.Role {
-	case RoleReplay:
+	switch {
+	case c.Role == RoleReplay, c.Role == RoleOperator, c.Role == RoleLearner && c.Collect:
 		all = []jetstream.StreamConfig{traj, dead, cfg, hb}
-	case RoleLearner:
-		all = []jetstream.StreamConfig{cfg, hb, curves}
-	case RoleOperator:
-		all = []jetstream.StreamConfig{traj, dead, cfg, hb, curves}
+	case c.Role == RoleLearner:
+		all = []jetstream.StreamConfig{cfg, hb}
+	}
+	if c.Role == RoleLearner || c.Role == RoleOperator {
+		all = append(all, curves)
 	}
 	return all
 }

@@ -111,14 +111,14 @@ func readEvaluations(dir string) (evaluations, error) {
 		if began == 0 {
 			began = m.Time
 		}
-		greedy, ok := m.Values["evaluation/"+greedyPolicy]
-		if !ok {
+		i := slices.IndexFunc(algorithms, func(a string) bool { _, ok := m.Values["evaluation/"+policyName(a, true)]; return ok })
+		if i < 0 {
 			continue
 		}
 		e.steps = append(e.steps, m.Values["env/steps"])
 		e.minutes = append(e.minutes, (m.Time-began)/60)
-		e.greedy = append(e.greedy, greedy)
-		e.sampled = append(e.sampled, m.Values["evaluation/"+sampledPolicy])
+		e.greedy = append(e.greedy, m.Values["evaluation/"+policyName(algorithms[i], true)])
+		e.sampled = append(e.sampled, m.Values["evaluation/"+policyName(algorithms[i], false)])
 	}
 	if len(e.steps) == 0 {
 		return e, fmt.Errorf("%s has no evaluations", dir)
@@ -162,7 +162,7 @@ func writeCurves(path string, all []evaluations) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	w := csv.NewWriter(f)
-	rows := [][]string{{"run", "environment_steps", "minutes", greedyPolicy, sampledPolicy}}
+	rows := [][]string{{"run", "environment_steps", "minutes", "greedy", "sampled"}}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
 	for _, e := range all {
 		for i := range e.steps {

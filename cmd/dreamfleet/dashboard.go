@@ -74,7 +74,7 @@ http://ADDRESS/?token=TOKEN once. From elsewhere come through ssh -L, or put TLS
 				if saved, err := savedConfig(f.run); err == nil {
 					forecasts := &forecasts{cfg: saved, dir: f.run, log: cfg.Log}
 					defer forecasts.close()
-					cfg.Episodes, cfg.Forecast = filepath.Join(f.run, viewsDir), forecasts.add
+					cfg.Episodes, cfg.Forecast = filepath.Join(f.run, viewsDir), forecasts.forecast()
 				} else if !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}
@@ -148,7 +148,7 @@ func (t *training) serveDashboard(ctx context.Context) error {
 	defer forecasts.close()
 	err = dashboard.New(dashboard.Config{
 		Bus: bus, Token: t.page.token, Run: t.cfg.Run, Episodes: filepath.Join(t.dir, viewsDir),
-		Forecast: forecasts.add, Now: time.Now, Log: log,
+		Forecast: forecasts.forecast(), Now: time.Now, Log: log,
 	}).Serve(ctx, t.page.listener)
 	if err != nil {
 		log.Error("dashboard has ended", "error", err)
@@ -171,6 +171,14 @@ type forecasts struct {
 // checkpointLook is how often a newer checkpoint is looked for, which reads the whole
 // of it to verify it.
 const checkpointLook = 30 * time.Second
+
+// forecast is what adds forecasts, nil where there is no world model.
+func (f *forecasts) forecast() func(*view.Clip) error {
+	if onPolicy(f.cfg) {
+		return nil
+	}
+	return f.add
+}
 
 // add adds forecasts to a clip of the run.
 func (f *forecasts) add(clip *view.Clip) error {
@@ -200,7 +208,7 @@ func (f *forecasts) follow() error {
 			return err
 		}
 	}
-	params, err := checkpointParams(f.world.config(f.cfg).Model, ckpt)
+	params, err := checkpointParams(worldModel(f.cfg, f.world), ckpt)
 	if err != nil {
 		return err
 	}

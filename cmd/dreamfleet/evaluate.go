@@ -19,15 +19,7 @@ import (
 	"github.com/dreamfleet/dreamfleet/env/loadbalance"
 	"github.com/dreamfleet/dreamfleet/experiment"
 	"github.com/dreamfleet/dreamfleet/learner"
-	"github.com/dreamfleet/dreamfleet/learner/dreamer"
-	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
-)
-
-// Names of the learned policy in reports: with its most probable actions, and with drawn ones.
-const (
-	greedyPolicy  = "dreamer_greedy"
-	sampledPolicy = "dreamer_sampled"
 )
 
 // misledLEFT is LEFT with the service rates as configured where the trials have others.
@@ -104,20 +96,16 @@ func (e *evaluator) score(ctx context.Context, blob []byte, greedy bool) (experi
 // play has the policy of a blob play all trials: one Scores for each episode of a trial. notes, where
 // not nil, is given the policy and acts in its place.
 func (e *evaluator) play(ctx context.Context, blob []byte, greedy bool, notes *witness) ([]experiment.Scores, [][]int, error) {
-	policy, err := model.NewPolicy(e.world.config(e.cfg).Model, len(e.seeds), evaluationSeed)
+	policy, err := newPolicy(e.cfg, e.world, len(e.seeds), evaluationSeed, greedy)
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := policy.Load(blob); err != nil {
 		return nil, nil, err
 	}
-	policy.Greedy = greedy
-	name := sampledPolicy
-	if greedy {
-		name = greedyPolicy
-	}
+	name := policyName(e.cfg.Learner.Algorithm, greedy)
 	if notes != nil {
-		notes.Policy = policy
+		notes.policy = policy
 		return e.trials.Play(ctx, name, notes)
 	}
 	return e.trials.Play(ctx, name, policy)
@@ -136,16 +124,16 @@ func (e *evaluator) results(method, mode, seeds string, scores []experiment.Scor
 
 // heldBackLosses are the world model's on sequences of the evaluated tasks that are the same for every checkpoint.
 func (e *evaluator) heldBackLosses(ctx context.Context, m experiment.WorldModel, jobs int) (map[string]float64, error) {
-	shown, tasks, c := e.world.env, *e.world.tasks, e.world.config(e.cfg)
+	shown, tasks, batch := e.world.env, *e.world.tasks, batchShape(e.cfg, e.world)
 	shown.Jobs = jobs
 	if e.world.heldBack != nil {
 		tasks.Base.Workload = e.world.heldBack
 	}
-	h, err := experiment.NewHeldBack(ctx, shown, tasks, e.cfg.Env.EpisodesPerTrial, !e.cfg.Env.RL2Inputs, c.BatchSize, c.BatchLength)
+	h, err := experiment.NewHeldBack(ctx, shown, tasks, e.cfg.Env.EpisodesPerTrial, !e.cfg.Env.RL2Inputs, batch.Size, batch.Length)
 	if err != nil {
 		return nil, err
 	}
-	return h.Losses(ctx, m, c.Model.ContextLen())
+	return h.Losses(ctx, m, batch.ContextLen)
 }
 
 // rules are the heuristics to compare with, from the weakest on Park's workload to the strongest.
@@ -225,7 +213,7 @@ func scoreTask(cfg protocol.Config) string {
 }
 
 // savedAgent is the agent of a run's newest checkpoint, and that checkpoint.
-func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (*dreamer.Agent, *learner.Checkpoint, error) {
+func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (agent, *learner.Checkpoint, error) {
 	agent, err := newAgent(cfg, w)
 	if err != nil {
 		return nil, nil, err

@@ -11,34 +11,33 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/env/loadbalance"
 	"github.com/dreamfleet/dreamfleet/learner"
-	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/view"
 )
 
 // witness notes what the policy observed and thought in the first trial.
 type witness struct {
-	*model.Policy
+	policy
 	obsLen, actions int
 	frames          []view.Frame // Obs, Probs and Flags
 }
 
 // Act acts and takes notes.
 func (w *witness) Act(obs []float32, flags []uint8, mask []bool, action []int32, logProb []float32) {
-	w.Policy.Act(obs, flags, mask, action, logProb)
+	w.policy.Act(obs, flags, mask, action, logProb)
 	w.frames = append(w.frames, view.Frame{
 		Obs: append([]float32(nil), obs[:w.obsLen]...), Probs: append([]float32(nil), w.Probs()[:w.actions]...), Flags: flags[0],
 	})
 }
 
 // recordView plays the trials and keeps the last episode of the first one in the run folder, with
-// the forecasts of the checkpoint's world model.
+// the forecasts of the checkpoint's world model, if it has one.
 func (e *evaluator) recordView(ctx context.Context, blob []byte, greedy bool, dir, name string, out io.Writer, log hclog.Logger) error {
 	if !protocol.ValidName(name) {
 		return fmt.Errorf("%w: --view is %q: a name has 1 to %d of the characters A-Z a-z 0-9 _ -", protocol.ErrConfig, name, protocol.MaxName)
 	}
-	cfg := e.world.config(e.cfg).Model
-	notes := &witness{obsLen: cfg.Obs, actions: cfg.Actions}
+	spec := e.world.spec
+	notes := &witness{obsLen: spec.Obs, actions: spec.Actions}
 	scores, actions, err := e.play(ctx, blob, greedy, notes)
 	if err != nil {
 		return err
@@ -50,7 +49,7 @@ func (e *evaluator) recordView(ctx context.Context, blob []byte, greedy bool, di
 	}
 	clip := &view.Clip{
 		Format: view.Format, Run: e.cfg.Run, Actor: last.Policy, Source: "recorded", Task: e.trials.Task(),
-		Version: ckpt.Manifest.ParamVersion, Servers: cfg.Actions, Scale: e.cfg.Env.LoadScales[0],
+		Version: ckpt.Manifest.ParamVersion, Servers: spec.Actions, Scale: e.cfg.Env.LoadScales[0],
 		MeanJCT: last.MeanJCT[0], Ratio: last.MeanJCT[0] / e.left[len(e.left)-1].MeanJCT[0],
 	}
 	left, err := loadbalance.NewPolicy("left", loadbalance.PolicyOptions{})
@@ -72,17 +71,19 @@ func (e *evaluator) recordView(ctx context.Context, blob []byte, greedy bool, di
 	if err != nil {
 		return err
 	}
-	params, err := checkpointParams(cfg, ckpt)
-	if err != nil {
-		return err
-	}
-	forecaster, err := view.NewForecaster(params)
-	if err != nil {
-		return err
-	}
-	defer forecaster.Close()
-	if err := forecaster.Add(clip); err != nil {
-		return err
+	if !onPolicy(e.cfg) {
+		params, err := checkpointParams(worldModel(e.cfg, e.world), ckpt)
+		if err != nil {
+			return err
+		}
+		forecaster, err := view.NewForecaster(params)
+		if err != nil {
+			return err
+		}
+		defer forecaster.Close()
+		if err := forecaster.Add(clip); err != nil {
+			return err
+		}
 	}
 	folder := filepath.Join(dir, viewsDir)
 	if err := os.MkdirAll(folder, 0o755); err != nil {

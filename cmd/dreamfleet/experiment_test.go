@@ -11,6 +11,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/experiment"
 	"github.com/dreamfleet/dreamfleet/monitor"
+	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
 // An experiment as a user runs it: two methods, trained and tested by processes of their own.
@@ -157,7 +158,7 @@ func TestRunChangesItsTask(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", set, code, stderr)
 		}
 	}
-	if code, out, stderr := execute(t, "evaluate", "--rules", "--seeds", "1-2", "--jobs", "20", "--set", "env.permute_rates=true"); code != exitOK || !strings.Contains(out, misledLEFT) || strings.Contains(out, greedyPolicy) {
+	if code, out, stderr := execute(t, "evaluate", "--rules", "--seeds", "1-2", "--jobs", "20", "--set", "env.permute_rates=true"); code != exitOK || !strings.Contains(out, misledLEFT) || strings.Contains(out, policyName(protocol.Dreamer, true)) {
 		t.Errorf("rules: exit code %d: %s%s", code, out, stderr)
 	}
 	var report map[string]any

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/actor"
 	"github.com/dreamfleet/dreamfleet/learner"
+	"github.com/dreamfleet/dreamfleet/learner/dreamer"
 	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
@@ -198,14 +198,17 @@ batches to the learner. Everything else comes from the run's configuration on th
 
 // keep is the replay's role.
 func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error {
+	if onPolicy(cfg) {
+		return fmt.Errorf("%w: run %s trains %s, whose learner takes the trajectories itself: it needs no replay", protocol.ErrConfig, cfg.Run, cfg.Learner.Algorithm)
+	}
 	store, err := openReplay(cfg, f.run, "", log.Named("replay"))
 	if err != nil {
 		return err
 	}
 	w, err := newWorld(cfg)
 	if err == nil {
-		m := w.config(cfg).Model
-		err = store.Fits(m.Obs, m.Actions, cfg.Actor.ContextStride, m.ContextLen())
+		shape := batchShape(cfg, w)
+		err = store.Fits(shape.ObsLen, shape.Actions, cfg.Actor.ContextStride, shape.ContextLen)
 	}
 	if err == nil {
 		err = bus.BoundTrajectories(ctx, cfg.Bus.StoreBytes, cfg.Bus.MaxAge)
@@ -359,19 +362,17 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 		return err
 	}
 	defer broadcaster.Close()
-	m := w.config(cfg).Model
-	remote, err := bus.RemoteReplay(protocol.BatchShape{
-		Size: cfg.Learner.BatchSize, Length: cfg.Learner.BatchLength,
-		ObsLen: m.Obs, Actions: m.Actions, ContextLen: m.ContextLen(),
-	})
+	in, err := intakeApart(cfg, w, dir, bus, watch, log)
 	if err != nil {
 		return err
 	}
+	watch.intake = in
 	copying, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	copies := &copier{ctx: copying, lease: lease, keep: cfg.Learner.KeepCheckpoints, log: log.Named("learner")}
 	loop, err := newLoop(cfg, dir, learner.Deps{
-		Source: remote, Algorithm: agent, Publisher: tap{broadcaster, watch}, Recorder: watch, Saved: copies.saved, Watchdog: p.Watchdog, Log: log.Named("learner"),
+		Source: in, Algorithm: agent, Publisher: in.publisher(tap{broadcaster, watch}), Recorder: watch,
+		Extra: in.parts(), Saved: copies.saved, Watchdog: p.Watchdog, Log: log.Named("learner"),
 	})
 	if err != nil {
 		return err
@@ -382,15 +383,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	if w.note != "" {
 		fmt.Fprintln(cmd.OutOrStdout(), w.note)
 	}
-	var flow atomic.Pointer[protocol.Flow]
-	flow.Store(&protocol.Flow{})
 	watch.buses = []*protocol.Bus{bus}
 	watch.updates, watch.staleness = loop.Updates, loop.Staleness
 	showLearner(p, loop, watch)
-	watch.replay = func() replay.Stats {
-		f := flow.Load()
-		return replay.Stats{Inserted: f.Inserts, Sampled: f.Samples, Steps: int(min(f.Inserts, uint64(cfg.Replay.Capacity)))}
-	}
 
 	budget, cancel := budgeted(ctx, cfg)
 	defer cancel(nil)
@@ -399,9 +394,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	var group errgroup.Group
 	group.Go(func() error { return watch.run(side, cancel) })
 	group.Go(func() error { return lead(side, lease, cancel) })
-	group.Go(func() error {
-		return ended(side, bus.FollowFlow(side, func(f protocol.Flow) { flow.Store(&f) }))
-	})
+	group.Go(func() error { return in.run(side) })
 	group.Go(func() error {
 		return ended(side, bus.Heartbeat(side, watch.status()))
 	})
@@ -438,6 +431,19 @@ func release(lease *protocol.Lease) error {
 	ctx, cancel := context.WithTimeout(context.Background(), copyPatience)
 	defer cancel()
 	return lease.Release(ctx)
+}
+
+// intakeApart is what a learner by itself has of the steps: a replay elsewhere, or, on-policy, the
+// trajectories as they come.
+func intakeApart(cfg protocol.Config, w *world, dir string, bus *protocol.Bus, watch *watch, log hclog.Logger) (intake, error) {
+	if onPolicy(cfg) {
+		return newRollouts(cfg, w, dir, bus, watch.inserted, log.Named("collector"))
+	}
+	remote, err := bus.RemoteReplay(batchShape(cfg, w))
+	if err != nil {
+		return nil, err
+	}
+	return &replayElsewhere{RemoteReplay: remote, capacity: cfg.Replay.Capacity, bus: bus}, nil
 }
 
 // copyPatience leaves the rest of the ten seconds after a signal to the others.
@@ -492,11 +498,15 @@ func dump(ctx context.Context, cfg protocol.Config, dir, out string, log hclog.L
 	if err != nil {
 		return err
 	}
-	agent, ckpt, err := savedAgent(cfg, w, dir, log)
+	saved, ckpt, err := savedAgent(cfg, w, dir, log)
 	if err != nil {
 		return err
 	}
-	defer agent.Close()
+	defer saved.Close()
+	agent, ok := saved.(*dreamer.Agent)
+	if !ok {
+		return fmt.Errorf("%w: learner dump is for runs of %s; this one's learner.algorithm is %s", protocol.ErrConfig, protocol.Dreamer, cfg.Learner.Algorithm)
+	}
 	of := replayConfig(cfg, dir, "")
 	of.ReadOnly = true
 	if cfg.Lockstep {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/actor"
 	"github.com/dreamfleet/dreamfleet/learner"
-	"github.com/dreamfleet/dreamfleet/learner/dreamer"
 	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
@@ -82,9 +81,8 @@ type training struct {
 	server    *protocol.Server
 	buses     map[protocol.Role]*protocol.Bus
 	lease     *protocol.Lease
-	store     *replay.Store
-	service   *replay.Service
-	agent     *dreamer.Agent
+	intake    intake
+	agent     agent
 	actors    []*actor.Actor
 	loop      *learner.Loop
 	watch     *watch
@@ -110,7 +108,11 @@ func train(ctx context.Context, cfg protocol.Config, dir string, changeTask bool
 	}
 	defer func() { err = errors.Join(err, logFile.Close()) }()
 	t.log = newLogger(cfg.Log.Level, logFile)
-	if t.process, err = monitor.start(ctx, "train", cfg.Run, t.log, checkBus, checkStore, checkCheckpoint); err != nil {
+	checks := []string{checkBus, checkCheckpoint}
+	if !onPolicy(cfg) {
+		checks = append(checks, checkStore)
+	}
+	if t.process, err = monitor.start(ctx, "train", cfg.Run, t.log, checks...); err != nil {
 		return err
 	}
 	defer t.process.Close()
@@ -165,7 +167,11 @@ func (t *training) open(ctx context.Context) (err error) {
 	} else {
 		fmt.Fprintln(t.out, waitingFor(t.cfg, os.LookupEnv))
 	}
-	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleActor} {
+	roles := []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleActor}
+	if onPolicy(t.cfg) {
+		roles = []protocol.Role{protocol.RoleLearner, protocol.RoleActor}
+	}
+	for _, role := range roles {
 		bus, err := protocol.Connect(ctx, busConfig(t.cfg, t.server, role, string(role)), t.log.Named(string(role)))
 		if err != nil {
 			return err
@@ -200,14 +206,9 @@ func (t *training) open(ctx context.Context) (err error) {
 			return fmt.Errorf("lockstep: %w", err)
 		}
 	}
-	if t.store, err = openReplay(t.cfg, t.dir, state, t.log.Named("replay")); err != nil {
-		return err
-	}
 	if t.watch, err = newWatch(t.cfg, t.dir, updates, t.evaluator, t.out, t.log); err != nil {
 		return err
 	}
-	t.watch.replay = t.store.Stats
-	showReplay(t.process, t.store, t.cfg.Replay.Capacity)
 	for _, bus := range t.buses {
 		t.watch.buses = append(t.watch.buses, bus)
 	}
@@ -218,14 +219,32 @@ func (t *training) open(ctx context.Context) (err error) {
 	if t.page != nil {
 		fmt.Fprintf(t.out, "Dashboard: %s\n", t.page.url)
 	}
-	t.service = &replay.Service{
-		Watchdog: t.process.Watchdog,
-		Store:    t.store, Bus: t.buses[protocol.RoleReplay], Log: t.log.Named("replay"), Inserted: t.watch.inserted,
+	if t.intake, err = t.openIntake(state); err != nil {
+		return err
 	}
-	if !t.cfg.Lockstep {
-		t.service.SaveEvery = saveInterval
-	}
+	t.watch.intake = t.intake
 	return t.openActorsAndLearner()
+}
+
+// openIntake opens the replay, to go on from the saved state in a folder, or what an on-policy
+// algorithm has in its place.
+func (t *training) openIntake(state string) (intake, error) {
+	log := t.log.Named("replay")
+	if onPolicy(t.cfg) {
+		return newRollouts(t.cfg, t.world, t.dir, t.buses[protocol.RoleLearner], t.watch.inserted, t.log.Named("collector"))
+	}
+	store, err := openReplay(t.cfg, t.dir, state, log)
+	if err != nil {
+		return nil, err
+	}
+	showReplay(t.process, store, t.cfg.Replay.Capacity)
+	r := &replayHere{cfg: t.cfg, dir: t.dir, store: store, service: replay.Service{
+		Watchdog: t.process.Watchdog, Store: store, Bus: t.buses[protocol.RoleReplay], Log: log, Inserted: t.watch.inserted,
+	}}
+	if !t.cfg.Lockstep {
+		r.service.SaveEvery = saveInterval
+	}
+	return r, nil
 }
 
 // saveInterval bounds what a crash costs the limiter and the samplers: their place, never steps.
@@ -247,8 +266,7 @@ func (t *training) openActorsAndLearner() error {
 		t.actors = append(t.actors, a)
 	}
 	deps := learner.Deps{
-		Source:    storeSource{t.store, t.cfg.Learner.BatchSize, t.cfg.Learner.BatchLength},
-		Algorithm: t.agent, Recorder: t.watch, Watchdog: t.process.Watchdog, Log: t.log.Named("learner"),
+		Source: t.intake, Algorithm: t.agent, Recorder: t.watch, Watchdog: t.process.Watchdog, Log: t.log.Named("learner"),
 	}
 	if t.cfg.Lockstep {
 		deps.Publisher = direct{t}
@@ -260,6 +278,8 @@ func (t *training) openActorsAndLearner() error {
 		}
 		deps.Publisher = tap{broadcaster, t.watch}
 	}
+	deps.Publisher = t.intake.publisher(deps.Publisher)
+	deps.Extra = append(deps.Extra, t.intake.parts()...)
 	var err error
 	if t.loop, err = newLoop(t.cfg, t.dir, deps); err != nil {
 		return err
@@ -287,7 +307,7 @@ func (t *training) run(ctx context.Context) (why string, err error) {
 		return ended(watching, t.buses[protocol.RoleLearner].Heartbeat(watching, t.watch.status()))
 	})
 	side.Go(func() error {
-		err := t.service.Run(storing)
+		err := t.intake.run(storing)
 		if err != nil {
 			cancel(err)
 		}
@@ -359,8 +379,8 @@ func (t *training) close() error {
 	if t.page != nil {
 		errs = append(errs, t.page.close())
 	}
-	if t.store != nil {
-		errs = append(errs, t.store.Close())
+	if t.intake != nil {
+		errs = append(errs, t.intake.close())
 	}
 	if t.watch != nil {
 		errs = append(errs, t.watch.recorder.Close())
@@ -378,19 +398,4 @@ func (t *training) close() error {
 		errs = append(errs, t.agent.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// storeSource is the replay of this process as the learner's source.
-type storeSource struct {
-	store        *replay.Store
-	size, length int
-}
-
-func (s storeSource) Sample(ctx context.Context, dst *protocol.Batch) error {
-	return s.store.Sample(ctx, dst, s.size, s.length)
-}
-
-func (s storeSource) Refresh(_ context.Context, r *protocol.Refresh) error {
-	_, err := s.store.Refresh(r)
-	return err
 }

@@ -51,7 +51,7 @@ func newest(t *testing.T, dir string) *learner.Checkpoint {
 func TestTrainEndsReportsAndResumes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	out := trainTiny(t, dir, "--steps", "1500")
-	for _, want := range []string{"the budget of 1500 environment steps is used up", "sita2_left", misledLEFT, "a trial of 2 episodes", greedyPolicy, sampledPolicy, dir} {
+	for _, want := range []string{"the budget of 1500 environment steps is used up", "sita2_left", misledLEFT, "a trial of 2 episodes", policyName(protocol.Dreamer, true), policyName(protocol.Dreamer, false), dir} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)
 		}
@@ -96,7 +96,7 @@ func TestTrainEndsReportsAndResumes(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &report); code != exitOK || err != nil {
 		t.Fatalf("evaluate ended with %d: %v, %s", code, err, stderr)
 	}
-	if report.Policy != greedyPolicy || len(report.MeanJCT) != 3 || len(report.RatioToLEFT) != 4 ||
+	if report.Policy != policyName(protocol.Dreamer, true) || len(report.MeanJCT) != 3 || len(report.RatioToLEFT) != 4 ||
 		len(report.ByEpisode) != 2 || report.ByEpisode[1]["iqm"] != report.RatioToLEFT["iqm"] {
 		t.Errorf("report %+v", report)
 	}
@@ -246,7 +246,7 @@ func TestRolesOverTCP(t *testing.T) {
 		start("replay", "--run", filepath.Join(base, "store", "fleet")),
 	}
 	code, out, stderr := execute(t, append([]string{"learner", "--nats", server, "--run", dir, "--steps", "3000", "--log-level", "error"}, tiny...)...)
-	if code != exitOK || !strings.Contains(out, greedyPolicy) {
+	if code != exitOK || !strings.Contains(out, policyName(protocol.Dreamer, true)) {
 		t.Fatalf("the learner ended with %d: %s\n%s", code, stderr, out)
 	}
 	if newest(t, dir).Manifest.Updates == 0 {
@@ -260,7 +260,7 @@ func TestRolesOverTCP(t *testing.T) {
 	elsewhere := filepath.Join(base, "elsewhere", "fleet")
 	before := newest(t, dir).Manifest.Updates
 	code, out, stderr = execute(t, append([]string{"learner", "--nats", server, "--run", elsewhere, "--steps", "3100", "--log-level", "error", "--standby"}, tiny...)...)
-	if code != exitOK || !strings.Contains(out, greedyPolicy) {
+	if code != exitOK || !strings.Contains(out, policyName(protocol.Dreamer, true)) {
 		t.Fatalf("the learner that takes over ended with %d: %s\n%s", code, stderr, out)
 	}
 	if after := newest(t, elsewhere).Manifest.Updates; after < before {
@@ -272,7 +272,7 @@ func TestRolesOverTCP(t *testing.T) {
 	other := filepath.Join(base, "anew", "fleet")
 	code, out, stderr = execute(t, append([]string{"learner", "--nats", server, "--run", other, "--steps", "6000", "--log-level", "error",
 		"--set", "learner.batch_length=6"}, tiny...)...)
-	if code != exitOK || !strings.Contains(out, greedyPolicy) {
+	if code != exitOK || !strings.Contains(out, policyName(protocol.Dreamer, true)) {
 		t.Fatalf("the second learner ended with %d: %s\n%s", code, stderr, out)
 	}
 	if newest(t, other).Manifest.Updates == 0 {
@@ -450,7 +450,7 @@ func TestDamagedFilesDoNotStopARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := trainTiny(t, dir, "--steps", "1200")
-	for _, want := range []string{"warning: ", "metrics.jsonl:1: ", "it is kept as scores.json.damaged", greedyPolicy} {
+	for _, want := range []string{"warning: ", "metrics.jsonl:1: ", "it is kept as scores.json.damaged", policyName(protocol.Dreamer, true)} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
 		}

@@ -20,7 +20,6 @@ import (
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
-	"github.com/dreamfleet/dreamfleet/replay"
 )
 
 // watch looks at a run from outside: it ends it when its steps are used up, evaluates now and
@@ -33,9 +32,9 @@ type watch struct {
 	evaluator *evaluator
 	recorder  *monitor.Recorder
 	history   *monitor.History
-	replay    func() replay.Stats // of a replay elsewhere only Inserted and Sampled are known
-	actors    []*actor.Actor      // of this process
-	buses     []*protocol.Bus     // of this process
+	intake    intake
+	actors    []*actor.Actor  // of this process
+	buses     []*protocol.Bus // of this process
 	updates   func() int64
 	staleness func() []uint64 // of what is replayed, see learner.Loop
 	started   time.Time
@@ -58,7 +57,7 @@ type endedEpisodes struct {
 	JCT   float64 `json:"jct"` // sum of their mean job completion times
 }
 
-// newWatch opens the metrics of a run folder, to go on after so many updates. Replay and updates
+// newWatch opens the metrics of a run folder, to go on after so many updates. Intake and updates
 // are to be set before it runs.
 func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out io.Writer, log hclog.Logger) (*watch, error) {
 	now := time.Now
@@ -67,7 +66,7 @@ func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out 
 	}
 	recording := monitor.RecorderConfig{Dir: dir, Step: updates, Now: now}
 	if cfg.Lockstep {
-		recording.Ending = "evaluation/" + greedyPolicy
+		recording.Ending = "evaluation/" + policyName(cfg.Learner.Algorithm, true)
 	}
 	warn := func(err error) {
 		fmt.Fprintln(out, "warning:", err)
@@ -154,8 +153,8 @@ func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc) error {
 	if every <= 0 {
 		return nil
 	}
-	for steps := int64(w.replay().Inserted); w.reach(ctx, (steps/every+1)*every); {
-		steps = int64(w.replay().Inserted)
+	for steps := int64(w.intake.steps()); w.reach(ctx, (steps/every+1)*every); {
+		steps = int64(w.intake.steps())
 		if blob := w.params(); blob != nil {
 			if err := w.evaluate(ctx, blob, steps); err != nil && ctx.Err() == nil {
 				w.log.Error("evaluation failed", "error", err)
@@ -170,7 +169,7 @@ func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc) error {
 func (w *watch) reach(ctx context.Context, steps int64) bool {
 	look := time.NewTicker(watchInterval)
 	defer look.Stop()
-	for int64(w.replay().Inserted) < steps {
+	for int64(w.intake.steps()) < steps {
 		select {
 		case <-ctx.Done():
 			return false
@@ -239,7 +238,7 @@ func (w *watch) published(version uint64, blob []byte) {
 	w.version, w.blob = version, blob
 }
 
-// inserted takes in what the replay has stored.
+// inserted takes in what the intake has taken.
 func (w *watch) inserted(c *protocol.Chunk) {
 	w.mu.Lock()
 	for _, e := range c.Episodes {
@@ -274,14 +273,10 @@ func (w *watch) countBuses(values map[string]float64) {
 
 // Record adds the other roles' numbers to the learner's.
 func (w *watch) Record(step int64, values map[string]float64) error {
-	s := w.replay()
-	values["env/steps"] = float64(s.Inserted)
-	values["replay/steps"] = float64(s.Steps)
-	if !w.cfg.Lockstep { // which leaves out what depends on the files or on when this process began
+	values["env/steps"] = float64(w.intake.steps())
+	w.intake.measure(values, w.cfg.Lockstep)
+	if !w.cfg.Lockstep {
 		values[experiment.MetricSeconds] = time.Since(w.started).Seconds()
-		values["replay/bytes_per_step"] = s.BytesPerStep
-		values["replay/duplicates"] = float64(s.Duplicates)
-		values["replay/refresh_missed"] = float64(s.RefreshMissed)
 		var dropped, rejected uint64
 		for _, a := range w.actors {
 			st := a.Stats()
@@ -354,15 +349,17 @@ func (w *watch) publishCurves(ctx context.Context, bus *protocol.Bus) error {
 
 // snapshot is what the progress display shows.
 func (w *watch) snapshot() monitor.Snapshot {
-	s := w.replay()
-	cfg := w.cfg
+	cfg, steps := w.cfg, int64(w.intake.steps())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	snap := monitor.Snapshot{
 		Run: cfg.Run, Phase: w.phase, Elapsed: time.Since(w.started), Duration: cfg.Budget.Duration,
-		EnvSteps: int64(s.Inserted), StepLimit: cfg.Budget.Steps, TrainSteps: w.updates(),
-		Staleness: w.values["learner/staleness"], ReplaySteps: int64(s.Steps), ReplayCapacity: cfg.Replay.Capacity,
+		EnvSteps: steps, StepLimit: cfg.Budget.Steps, TrainSteps: w.updates(),
+		Staleness: w.values["learner/staleness"], ReplaySteps: w.intake.held(), ReplayCapacity: cfg.Replay.Capacity,
 		Evaluation: w.latest,
+	}
+	if onPolicy(cfg) {
+		snap.ReplayCapacity = 0
 	}
 	for _, name := range []string{"reconstruction", "reward", "kl", "critic", "actor"} {
 		if v, ok := w.values["loss/"+name]; ok {
@@ -371,7 +368,7 @@ func (w *watch) snapshot() monitor.Snapshot {
 	}
 	switch {
 	case snap.Phase != "":
-	case int64(s.Inserted) < cfg.Learner.Prefill:
+	case !onPolicy(cfg) && steps < cfg.Learner.Prefill:
 		snap.Phase = "filling the replay"
 	default:
 		snap.Phase = "training"

@@ -18,8 +18,6 @@ import (
 	"github.com/dreamfleet/dreamfleet/env"
 	"github.com/dreamfleet/dreamfleet/env/loadbalance"
 	"github.com/dreamfleet/dreamfleet/learner"
-	"github.com/dreamfleet/dreamfleet/learner/dreamer"
-	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
 	"github.com/dreamfleet/dreamfleet/replay"
 	"github.com/dreamfleet/dreamfleet/view"
@@ -152,21 +150,12 @@ func (w *world) trials(cfg protocol.Config, seed uint64) (trials []*env.Trial, f
 	return trials, first, nil
 }
 
-// config is the learning algorithm's on this environment.
-func (w *world) config(cfg protocol.Config) dreamer.Config {
-	return dreamer.ConfigOf(cfg, w.spec.Obs, w.spec.Actions)
-}
-
-func newAgent(cfg protocol.Config, w *world) (*dreamer.Agent, error) {
-	return dreamer.New(w.config(cfg), cfg.Seed)
-}
-
 func newLoop(cfg protocol.Config, dir string, deps learner.Deps) (*learner.Loop, error) {
 	l := cfg.Learner
 	deps.Checkpoints = filepath.Join(dir, checkpointDir)
 	deps.Now = time.Now
 	return learner.New(learner.Config{
-		Lockstep: cfg.Lockstep, PublishEvery: l.PublishEvery, CheckpointEvery: l.CheckpointEvery,
+		Lockstep: cfg.Lockstep, InPlace: onPolicy(cfg), PublishEvery: l.PublishEvery, CheckpointEvery: l.CheckpointEvery,
 		LogEvery: cfg.Log.Every, KeepCheckpoints: l.KeepCheckpoints, MaxSkipped: l.MaxSkipped,
 		ConfigDigest: configDigest(cfg),
 	}, deps)
@@ -174,7 +163,11 @@ func newLoop(cfg protocol.Config, dir string, deps learner.Deps) (*learner.Loop,
 
 // configDigest stands for the settings that decide whether saved parameters fit.
 func configDigest(cfg protocol.Config) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", cfg.Model))
+	settings := fmt.Appendf(nil, "%+v", cfg.Model)
+	if onPolicy(cfg) {
+		settings = append(settings, cfg.Learner.Algorithm...)
+	}
+	sum := sha256.Sum256(settings)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -186,7 +179,7 @@ func newActor(cfg protocol.Config, w *world, bus *protocol.Bus, i int, name stri
 	if err != nil {
 		return nil, err
 	}
-	policy, err := model.NewPolicy(w.config(cfg).Model, len(trials), seed)
+	policy, err := newPolicy(cfg, w, len(trials), seed, false)
 	if err != nil {
 		return nil, err
 	}
@@ -198,10 +191,14 @@ func newActor(cfg protocol.Config, w *world, bus *protocol.Bus, i int, name stri
 	if err != nil {
 		return nil, err
 	}
-	return actor.New(actor.Config{
+	settings := actor.Config{
 		Run: cfg.Run, Name: name, ChunkLength: cfg.Actor.ChunkLength, Stride: cfg.Actor.ContextStride,
-		Spool: cfg.Actor.Spool, Watchdog: dog, Viewer: camera,
-	}, trials, policy, bus, log)
+		Spool: cfg.Actor.Spool, Watchdog: dog, Viewer: camera, OnPolicy: onPolicy(cfg),
+	}
+	if settings.OnPolicy {
+		settings.Stride = settings.ChunkLength // the context at the start is all that is asked for
+	}
+	return actor.New(settings, trials, policy, bus, log)
 }
 
 // publishView sends a clip to whoever looks. One that is lost is followed by another.
@@ -258,6 +255,7 @@ func busConfig(cfg protocol.Config, server *protocol.Server, role protocol.Role,
 	return protocol.BusConfig{
 		Server: server, URL: cfg.Bus.URL, Credentials: cfg.Bus.Creds, CA: cfg.Bus.CA,
 		Run: cfg.Run, Role: role, Name: name, Version: programVersion(), Started: processStarted, TrajBytes: cfg.Bus.StoreBytes, TrajAge: cfg.Bus.MaxAge,
+		Collect: onPolicy(cfg),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/learner/graph"
+	"github.com/dreamfleet/dreamfleet/learner/returns"
 	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
 )
@@ -21,8 +22,8 @@ type Agent struct {
 	params *model.Params
 	slow   []float32 // the slow critic
 	opt    *model.Optimizer
-	norm   *percentiles
-	size   *meanSize
+	norm   *returns.Range
+	size   *returns.Size
 	pcg    *rand.PCG
 	rng    *rand.Rand
 	grads  [][]float32 // of the modules, in the program's memory
@@ -55,7 +56,7 @@ func New(c Config, seed uint64) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: c, params: params, pool: model.NewPool(c.Threads), norm: &percentiles{}, size: &meanSize{}}
+	a := &Agent{cfg: c, params: params, pool: model.NewPool(c.Threads), norm: &returns.Range{}, size: &returns.Size{}}
 	a.pcg = rand.NewPCG(seed, 0x6a09e667f3bcc909)
 	a.rng = rand.New(a.pcg)
 	params.Init(a.rng)
@@ -172,14 +173,14 @@ func (a *Agent) Train(ctx context.Context, p *protocol.Batch) (learner.Result, e
 	if err := a.batch.load(a.cfg, p); err != nil {
 		return learner.Result{}, err
 	}
-	stream, low, high, size := *a.pcg, a.norm.low, a.norm.high, *a.size
+	stream, low, high, size := *a.pcg, a.norm.Low, a.norm.High, *a.size
 	a.batch.draw(a.cfg, a.rng)
 	err := a.gradients(ctx)
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		*a.pcg, a.norm.low, a.norm.high, *a.size = stream, low, high, size
+		*a.pcg, a.norm.Low, a.norm.High, *a.size = stream, low, high, size
 		return learner.Result{}, err
 	}
 	total := float64(a.program.Value(a.total)[0])
@@ -189,7 +190,7 @@ func (a *Agent) Train(ctx context.Context, p *protocol.Batch) (learner.Result, e
 	}
 	metrics := a.metrics(total, norm)
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		a.norm.low, a.norm.high, *a.size = low, high, size
+		a.norm.Low, a.norm.High, *a.size = low, high, size
 		return learner.Result{Metrics: metrics, Skipped: true}, nil
 	}
 	model.Average(a.slow, a.params.Module(model.Critic).Data, float32(a.cfg.SlowRate))
@@ -227,11 +228,11 @@ func (a *Agent) metrics(total, norm float64) map[string]float64 {
 	m["train/kl"] = a.kl.mean
 	m["train/entropy"] = a.actor.entropy
 	m["train/return"] = a.returns.returnMean
-	m["train/return_low"] = float64(a.norm.low)
-	m["train/return_high"] = float64(a.norm.high)
+	m["train/return_low"] = float64(a.norm.Low)
+	m["train/return_high"] = float64(a.norm.High)
 	m["train/advantage"] = a.returns.advantageSize
 	m["train/advantage_shared"] = a.returns.shared
-	m["train/advantage_scale"] = float64(a.size.scale())
+	m["train/advantage_scale"] = float64(a.size.Scale())
 	for i, name := range lossNames {
 		m[name] = float64(a.program.Value(a.losses[i])[0])
 	}

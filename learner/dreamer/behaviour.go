@@ -3,6 +3,7 @@ package dreamer
 import (
 	"math"
 
+	"github.com/dreamfleet/dreamfleet/learner/returns"
 	"github.com/dreamfleet/dreamfleet/model"
 )
 
@@ -58,8 +59,8 @@ type returnsOp struct {
 	n     int // imagined rollouts
 	dist  *model.TwoHot
 	batch *batch
-	norm  *percentiles
-	size  *meanSize
+	norm  *returns.Range
+	size  *returns.Size
 	probs []float32
 
 	reward, goes, value, slow []float32 // (H+1)·n
@@ -73,7 +74,7 @@ type returnsOp struct {
 	shared                    float64 // part of the advantages that the group's baseline took
 }
 
-func newReturnsOp(c Config, d *batch, dist *model.TwoHot, norm *percentiles, size *meanSize) *returnsOp {
+func newReturnsOp(c Config, d *batch, dist *model.TwoHot, norm *returns.Range, size *returns.Size) *returnsOp {
 	k := c.starts()
 	n, h, b := c.rollouts(), c.ImagineLength, c.BatchSize
 	f := func(n int) []float32 { return make([]float32, n) }
@@ -96,8 +97,8 @@ func (o *returnsOp) Forward(in [][]float32, out []float32) error {
 	}
 	o.dist.Means(o.value, o.probs, in[2])
 	o.dist.Means(o.slow, o.probs, in[3])
-	lambdaReturns(o.ret, o.reward, o.goes, o.value, nil, float32(c.Lambda), h+1, n)
-	o.norm.update(o.ret, c.ReturnRate)
+	returns.Lambda(o.ret, o.reward, o.goes, o.value, nil, float32(c.Lambda), h+1, n)
+	o.norm.Update(o.ret, c.ReturnRate)
 	for i, r := range o.ret {
 		o.advantage[i] = r - o.value[i]
 	}
@@ -106,10 +107,10 @@ func (o *returnsOp) Forward(in [][]float32, out []float32) error {
 		before, after := leaveOneOut(o.advantage, c.ImagineGroup)
 		o.shared = 1 - after/before
 	}
-	o.size.update(o.advantage, c.ReturnRate)
-	scale := o.norm.scale()
+	o.size.Update(o.advantage, c.ReturnRate)
+	scale := o.norm.Scale()
 	if c.ScaleByAdvantage {
-		scale = o.size.scale()
+		scale = o.size.Scale()
 	}
 	var sum, size float64
 	for i, r := range o.ret {
@@ -142,7 +143,7 @@ func (o *returnsOp) replay(slow []float32) {
 	for i := range o.boot {
 		o.boot[i] = mean(o.ret[i*each : (i+1)*each])
 	}
-	lambdaReturns(o.replayRet, o.batch.reward[at:], o.batch.live[at:], o.boot, o.batch.last[at:], float32(o.cfg.Lambda), k, b)
+	returns.Lambda(o.replayRet, o.batch.reward[at:], o.batch.live[at:], o.boot, o.batch.last[at:], float32(o.cfg.Lambda), k, b)
 	for i := range o.replayWeight {
 		o.replayWeight[i] = 1
 		if o.batch.last[at+i] {
@@ -213,6 +214,6 @@ func (o *actorOp) Backward(_ [][]float32, _, dout []float32, din [][]float32) er
 			o.dp[i*a+k] = d
 		}
 	}
-	o.cfg.Model.PolicyLogitsBack(din[0], o.dp, o.net.Soft)
+	o.cfg.Model.Dist().LogitsBack(din[0], o.dp, o.net.Soft)
 	return nil
 }

@@ -2,8 +2,8 @@ package dreamer
 
 import (
 	"fmt"
-	"math"
 
+	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/model"
 )
 
@@ -53,9 +53,6 @@ type Config struct {
 const (
 	dynamicsWeight       = 1.0
 	representationWeight = 0.1
-	returnLow            = 0.05
-	returnHigh           = 0.95
-	returnLimit          = 1.0
 )
 
 // Validate names the first setting that cannot work and says what would.
@@ -102,28 +99,14 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// lastShare is where the learning rates and the entropy's weight stop falling.
-const lastShare = 0.1
-
-// falling is the share that is left after so many updates of what falls by half in halfLife.
-func falling(updates, halfLife int64) float64 {
-	if halfLife == 0 {
-		return 1
-	}
-	return max(lastShare, math.Exp2(-float64(updates)/float64(halfLife)))
-}
-
 // schedule is the share of the learning rates that applies after so many updates.
 func (c Config) schedule(step int64) float64 {
-	if step < c.Warmup {
-		return float64(step) / float64(c.Warmup)
-	}
-	return falling(step-c.Warmup, c.HalfLife)
+	return learner.Schedule{Warmup: c.Warmup, HalfLife: c.HalfLife}.At(step)
 }
 
 // entropy is the weight of the policy's entropy after so many updates.
 func (c Config) entropy(step int64) float64 {
-	return c.Entropy * falling(max(0, step-c.ActorStart), c.EntropyHalfLife)
+	return c.Entropy * learner.Schedule{HalfLife: c.EntropyHalfLife}.At(max(0, step-c.ActorStart))
 }
 
 // rollouts is the number of imagined rollouts.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/dreamfleet/dreamfleet/learner/returns"
 	"github.com/dreamfleet/dreamfleet/model"
 )
 
@@ -126,7 +127,7 @@ func TestCriticLearningLambdaReturns(t *testing.T) {
 	for _, lambda := range []float32{0, 0.5, 0.95, 1} {
 		for _, cut := range [][]bool{nil, last} {
 			got := make([]float32, (steps-1)*n)
-			lambdaReturns(got, reward, live, boot, cut, lambda, steps, n)
+			returns.Lambda(got, reward, live, boot, cut, lambda, steps, n)
 			for i := range n {
 				var c []bool
 				if cut != nil {
@@ -143,11 +144,11 @@ func TestCriticLearningLambdaReturns(t *testing.T) {
 	}
 	// By hand: behind an end there is nothing, behind a cut the critic's value.
 	got := make([]float32, (steps-1)*n)
-	lambdaReturns(got, reward, live, boot, last, 0.95, steps, n)
+	returns.Lambda(got, reward, live, boot, last, 0.95, steps, n)
 	near(t, "return before an end", got[2*n+1:2*n+2], vec{float64(reward[3*n+1])}, 1e-6)
 	near(t, "return before a cut", got[n+2:n+3], vec{float64(reward[2*n+2]) + 0.95*float64(boot[2*n+2])}, 1e-6)
 	// With λ = 1 and no end: the discounted sum.
-	lambdaReturns(got, reward, live, boot, nil, 1, steps, n)
+	returns.Lambda(got, reward, live, boot, nil, 1, steps, n)
 	var sum float64
 	for step := steps - 1; step > 0; step-- {
 		if step == steps-1 {
@@ -201,51 +202,6 @@ func TestCriticLearningSlowCritic(t *testing.T) {
 	}
 }
 
-// Actor learning: returns are scaled by the moving range of their 5th to 95th
-// percentile, which is at least one.
-func TestActorLearningReturnNormalisation(t *testing.T) {
-	for _, test := range []struct {
-		q, want float64
-	}{{0, -4}, {0.5, 1}, {1, 10}, {0.25, -1}, {0.125, -2.5}, {0.95, 8.8}} {
-		if got := quantile([]float32{-4, -1, 1, 4, 10}, test.q); math.Abs(float64(got)-test.want) > 1e-5 {
-			t.Errorf("quantile %v is %v, want %v", test.q, got, test.want)
-		}
-	}
-	if got := quantile([]float32{3}, 0.95); got != 3 {
-		t.Errorf("quantile of one value is %v", got)
-	}
-	var p percentiles
-	if p.scale() != 1 {
-		t.Errorf("range %v before the first update, want 1", p.scale())
-	}
-	x := make([]float32, 101) // 0 to 100, unordered
-	for i := range x {
-		x[i] = float32(i * 37 % 101)
-	}
-	order := slices.Clone(x)
-	var low, high float64
-	for range 50 {
-		p.update(x, 0.01)
-		low += 0.01 * (5 - low)
-		high += 0.01 * (95 - high)
-	}
-	near(t, "percentiles", []float32{p.low, p.high}, vec{low, high}, 1e-5)
-	near(t, "range", []float32{p.scale()}, vec{high - low}, 1e-5)
-	if !slices.Equal(order, x) {
-		t.Error("the update sorted its input")
-	}
-	small := percentiles{low: 0.1, high: 0.6}
-	if small.scale() != 1 {
-		t.Errorf("range %v, want at least 1", small.scale())
-	}
-	// Or by the advantages' own size, free of the bias towards its start at zero.
-	var size meanSize
-	for range 3 {
-		size.update([]float32{3, -5}, 0.01)
-		near(t, "size", []float32{size.scale()}, vec{4}, 1e-5)
-	}
-}
-
 // The rollouts from a state share their chances, others do not, and each one's
 // baseline is the mean of the others from its state.
 func TestGroupsShareChances(t *testing.T) {
@@ -285,7 +241,7 @@ func TestActorLearningReinforceAndEntropy(t *testing.T) {
 		logits[3*i] = 1 // not uniform
 	}
 	every := slices.Repeat([]bool{true}, len(logits))
-	c.Model.PolicyProbs(a.imaginer.Probs, a.imaginer.Soft, logits, every)
+	c.Model.Dist().Probs(a.imaginer.Probs, a.imaginer.Soft, logits, every)
 	for _, entropy := range []float64{0, 10} {
 		op := &actorOp{cfg: c, net: a.imaginer, returns: a.returns, active: true, dp: make([]float32, len(logits))}
 		op.weight = entropy

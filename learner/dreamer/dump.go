@@ -37,8 +37,8 @@ func (a *Agent) Dump(w io.Writer, p *protocol.Batch) error {
 		group(prefix+"momentum/", params, a.opt.M)
 		group(prefix+"mean_square/", params, a.opt.V)
 		group(prefix+"slow/", critic, a.slow)
-		add(prefix+"return_range", []float32{a.norm.low, a.norm.high}, 2)
-		add(prefix+"advantage_size", []float32{a.size.size, a.size.seen}, 2)
+		add(prefix+"return_range", []float32{a.norm.Low, a.norm.High}, 2)
+		add(prefix+"advantage_size", []float32{a.size.Mean, a.size.Seen}, 2)
 		add(prefix+"step", []float32{float32(a.opt.Step)})
 	}
 	state("before/")

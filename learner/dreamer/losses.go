@@ -15,8 +15,8 @@ func (a *Agent) Losses(ctx context.Context, p *protocol.Batch) (losses map[strin
 	if err := a.batch.load(a.cfg, p); err != nil {
 		return nil, nil, err
 	}
-	low, high, size := a.norm.low, a.norm.high, *a.size
-	defer func() { a.norm.low, a.norm.high, *a.size = low, high, size }()
+	low, high, size := a.norm.Low, a.norm.High, *a.size
+	defer func() { a.norm.Low, a.norm.High, *a.size = low, high, size }()
 	a.batch.draw(a.cfg, rand.New(rand.NewPCG(0x6c6f73736573, 0)))
 	if err := a.gradients(ctx); err != nil {
 		return nil, nil, err

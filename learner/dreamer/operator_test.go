@@ -510,7 +510,7 @@ func TestReturnsOperator(t *testing.T) {
 		return x
 	}
 	in := [][]float32{logits((h + 1) * n), b.cotangent((h + 1) * n), logits((h + 1) * n), logits((h + 1) * n), logits(b.rows)}
-	b.norm.low, b.norm.high, b.size.size, b.size.seen = -3, 8, 2, 0.5
+	b.norm.Low, b.norm.High, b.size.Mean, b.size.Seen = -3, 8, 2, 0.5
 	step := refStepOf(b.Agent, widen(normaliser(b.Agent)))
 	out := run(t, b.returns, in...)
 	var heads [4][]vec

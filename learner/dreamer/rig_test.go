@@ -136,7 +136,7 @@ func refStepOf(a *Agent, norm vec) *refStep {
 
 // normaliser is the state that scales advantages.
 func normaliser(a *Agent) []float32 {
-	return []float32{a.norm.low, a.norm.high, a.size.size, a.size.seen}
+	return []float32{a.norm.Low, a.norm.High, a.size.Mean, a.size.Seen}
 }
 
 // like names the parts of data after tensors that are laid out one after the

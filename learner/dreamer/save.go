@@ -9,12 +9,9 @@ import (
 	"github.com/dreamfleet/dreamfleet/model"
 )
 
-// Prefixes and names of the tensors of a saved agent: the parameters under
-// their own names, both moments of the optimiser and the slow critic under
-// these.
+// Names of the tensors of a saved agent beside the optimiser's: the slow
+// critic's begin with the first.
 const (
-	momentum      = "momentum/"
-	meanSquare    = "mean_square/"
 	slowCritic    = "slow/"
 	returnRange   = "return_range"
 	advantageSize = "advantage_size"
@@ -23,22 +20,16 @@ const (
 // tensors lists everything that training changes, except for the counters and
 // the random stream, which go into the metadata.
 func (a *Agent) tensors() []model.Tensor {
-	all := a.params.Tensors()
-	like := func(prefix string, of []model.Tensor, data []float32) {
-		at := 0
-		for _, t := range of {
-			n := len(t.Data)
-			all = append(all, model.Tensor{Name: prefix + t.Name, Shape: t.Shape, Data: data[at : at+n]})
-			at += n
-		}
+	all := a.opt.Tensors()
+	at := 0
+	for _, t := range a.params.Module(model.Critic).Tensors {
+		n := len(t.Data)
+		all = append(all, model.Tensor{Name: slowCritic + t.Name, Shape: t.Shape, Data: a.slow[at : at+n]})
+		at += n
 	}
-	params := a.params.Tensors()
-	like(momentum, params, a.opt.M)
-	like(meanSquare, params, a.opt.V)
-	like(slowCritic, a.params.Module(model.Critic).Tensors, a.slow)
 	return append(all,
-		model.Tensor{Name: returnRange, Shape: []int{2}, Data: []float32{a.norm.low, a.norm.high}},
-		model.Tensor{Name: advantageSize, Shape: []int{2}, Data: []float32{a.size.size, a.size.seen}})
+		model.Tensor{Name: returnRange, Shape: []int{2}, Data: []float32{a.norm.Low, a.norm.High}},
+		model.Tensor{Name: advantageSize, Shape: []int{2}, Data: []float32{a.size.Mean, a.size.Seen}})
 }
 
 // Save writes parameters, optimiser, slow critic, return normaliser, random
@@ -79,7 +70,7 @@ func (a *Agent) Load(r io.Reader) error {
 		return fmt.Errorf("dreamer: loading: %w", err)
 	}
 	norm, size := want[len(want)-2].Data, want[len(want)-1].Data
-	a.norm.low, a.norm.high, a.size.size, a.size.seen = norm[0], norm[1], size[0], size[1]
+	a.norm.Low, a.norm.High, a.size.Mean, a.size.Seen = norm[0], norm[1], size[0], size[1]
 	a.opt.Step = step
 	return nil
 }
