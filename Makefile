@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # The packages with goroutines, which the race detector runs again.
-RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel ./experiment ./cmd/dreamfleet
+RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -24,6 +24,7 @@ test: ## vet, all tests with fuzz seeds, the race detector on the concurrent pac
 	go vet ./...
 	go test -timeout 8m ./...
 	go test -timeout 8m -race $(RACE)
+	go test -timeout 8m -race -run Runner ./experiment
 	@$(MAKE) --no-print-directory kernel-paths
 
 # Not from the cache, which does not know that the variable is read before the tests
