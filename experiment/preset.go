@@ -171,11 +171,14 @@ func (p *Preset) check() error {
 	if p.Question == "" || len(p.Methods) == 0 {
 		return errors.New("it needs a question and methods")
 	}
-	for what, tasks := range map[string][]Task{"stage": p.Stages, "test": p.Tests} {
+	for _, list := range []struct {
+		what  string
+		tasks []Task
+	}{{"stage", p.Stages}, {"test", p.Tests}} {
 		seen := map[string]bool{}
-		for _, t := range tasks {
+		for _, t := range list.tasks {
 			if !protocol.ValidName(t.Name) || seen[t.Name] {
-				return fmt.Errorf("%s %q needs a name of its own, of letters, digits, - and _", what, t.Name)
+				return fmt.Errorf("%s %q needs a name of its own, of letters, digits, - and _", list.what, t.Name)
 			}
 			seen[t.Name] = true
 		}
