@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,8 +61,16 @@ func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, kee
 		return err
 	}
 	infos = slices.DeleteFunc(infos, func(i *jetstream.ObjectInfo) bool { return !strings.HasPrefix(i.Name, b.cfg.Run+"/") })
-	slices.SortFunc(infos, func(x, y *jetstream.ObjectInfo) int { return x.ModTime.Compare(y.ModTime) })
+	// By epoch and version, since times are those of servers whose clocks may jump.
+	slices.SortFunc(infos, func(x, y *jetstream.ObjectInfo) int {
+		p, _ := b.pointerOf(x.Name) // what has no such name is the oldest
+		q, _ := b.pointerOf(y.Name)
+		return cmp.Or(cmp.Compare(p.epoch, q.epoch), cmp.Compare(p.version, q.version))
+	})
 	for _, old := range infos[:max(0, len(infos)-keep)] {
+		if old.Name == name {
+			continue // a version before those that are there is the newest all the same
+		}
 		if err := objects.Delete(ctx, old.Name); err != nil {
 			return fmt.Errorf("delete %s: %w", old.Name, err)
 		}
@@ -107,17 +116,24 @@ func (b *Bus) checkpointPointer(ctx context.Context, kv jetstream.KeyValue) (p p
 	if err != nil {
 		return p, 0, err
 	}
-	p.name = string(entry.Value())
-	base, ok := strings.CutPrefix(p.name, b.cfg.Run+"/")
+	if p, err = b.pointerOf(string(entry.Value())); err != nil {
+		return p, 0, err
+	}
+	return p, entry.Revision(), nil
+}
+
+func (b *Bus) pointerOf(name string) (p pointer, err error) {
+	p.name = name
+	base, ok := strings.CutPrefix(name, b.cfg.Run+"/")
 	number, rest, _ := strings.Cut(base, "-")
 	p.version, err = strconv.ParseUint(number, 10, 63)
 	if epoch, _, found := strings.Cut(rest, "-"); found && err == nil {
 		p.epoch, err = strconv.ParseUint(epoch, 10, 63)
 	}
 	if !ok || err != nil {
-		return p, 0, fmt.Errorf("pointer names %.80q: %w", p.name, ErrCorrupt)
+		return p, fmt.Errorf("pointer names %.80q: %w", name, ErrCorrupt)
 	}
-	return p, entry.Revision(), nil
+	return p, nil
 }
 
 // NewestCheckpoint returns the version that GetCheckpoint would.
