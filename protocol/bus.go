@@ -72,6 +72,7 @@ type Bus struct {
 	pending  sync.WaitGroup // goroutines awaiting acknowledgements
 
 	mu        sync.Mutex
+	bounds    BusConfig // cfg with the bounds of BoundTrajectories
 	refusedAt time.Time // when a refused message was last kept
 	buffers   sync.Pool // *[]byte for chunks to be encoded into
 	chunks    sync.Pool // *Chunk to be decoded into
@@ -97,7 +98,7 @@ func Connect(ctx context.Context, cfg BusConfig, log hclog.Logger) (*Bus, error)
 	if err := cfg.fill(); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	b := &Bus{cfg: cfg, log: log, inFlight: make(chan struct{}, maxInFlight)}
+	b := &Bus{cfg: cfg, bounds: cfg, log: log, inFlight: make(chan struct{}, maxInFlight)}
 	b.buffers.New = func() any { return new([]byte) }
 	b.chunks.New = func() any { return new(Chunk) }
 	b.ctx, b.cancel = context.WithCancel(context.Background())

@@ -136,13 +136,20 @@ const (
 
 // ConsumeChunks hands the run's chunks to handler, one at a time, until ctx
 // ends, whose error it returns. A blocking handler holds back delivery. It
-// survives lost connections and a server that comes up later. A message that
+// survives lost connections, a server that comes up later, and one that has lost its
+// store: it makes the streams again, with the bounds that they had. A message that
 // cannot be decoded is counted by reason, put into the dead-letter stream and
 // skipped.
 func (b *Bus) ConsumeChunks(ctx context.Context, handler func(*ChunkMsg)) error {
 	for ctx.Err() == nil {
 		if err := b.consume(ctx, handler); ctx.Err() == nil {
 			b.log.Warn("consuming chunks broke off, trying again", "error", err)
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				b.log.Error("the servers have lost their store: what was acknowledged and not yet taken is gone, making the streams again")
+				if err := b.ensure(ctx, b.bounded()); err != nil {
+					b.log.Error("streams could not be made", "error", err)
+				}
+			}
 			_ = pause(ctx, retryWait) // ctx is looked at above
 		}
 	}

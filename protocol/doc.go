@@ -41,5 +41,8 @@
 //   - Methods that wait, wait until their context ends: roles start in any
 //     order and outlive each other's restarts.
 //   - Streams and buckets are created by whoever comes first and checked by
-//     everybody after.
+//     everybody after. Where servers lose them, replay and leader make them again,
+//     the configuration included.
+//   - Nothing depends on what a machine's clock says, only on how far it has gone:
+//     clocks that jump, or differ, change neither what is stored nor who leads.
 package protocol

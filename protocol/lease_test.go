@@ -235,3 +235,54 @@ func TestDamagedLease(t *testing.T) {
 		}
 	}
 }
+
+// Servers that have lost their store are set up again by those who are there: streams
+// with their bounds, and the configuration, which nobody else can change for long.
+func TestStoreIsLost(t *testing.T) {
+	t.Parallel()
+	cfg := protocol.ServerConfig{StoreDir: t.TempDir(), Listen: "127.0.0.1:0"}
+	s := startServer(t, cfg)
+	url := s.URL()
+	cfg.Listen = strings.TrimPrefix(url, "nats://")
+	learner := connect(t, protocol.BusConfig{URL: url, Role: protocol.RoleLearner, LeaseTTL: ttl, ConfigCheck: 10 * time.Millisecond})
+	l := take(t, learner)
+	if err := learner.PutConfig(t.Context(), []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	background(t, func(ctx context.Context) error { return l.KeepConfig(ctx, []byte("one")) })
+	replay := connect(t, protocol.BusConfig{URL: url, Role: protocol.RoleReplay})
+	if err := replay.BoundTrajectories(t.Context(), 64<<20, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	var got received
+	background(t, func(ctx context.Context) error {
+		return replay.ConsumeChunks(ctx, func(m *protocol.ChunkMsg) { got.add(m.Chunk.Seq); _ = m.Ack() })
+	})
+	actor := connect(t, protocol.BusConfig{URL: url, Role: protocol.RoleActor})
+	mustPublish(t, actor, chunk(1))
+	eventually(t, "the first chunk arrives", got.is(1))
+	configured := func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), ttl)
+		defer cancel()
+		have, err := actor.GetConfig(ctx)
+		return err == nil && string(have) == "one"
+	}
+
+	put(t, url, "park.config", "another")
+	eventually(t, "the leader's configuration is back", configured)
+
+	s.Close()
+	cfg.StoreDir = t.TempDir()
+	startServer(t, cfg)
+	eventually(t, "the chunk can be sent again", func() bool { return publish(t, actor, chunk(2)) == nil })
+	eventually(t, "the second chunk arrives", got.is(1, 2))
+	eventually(t, "the configuration is back", configured)
+	_, js := raw(t, url)
+	stream, err := js.Stream(t.Context(), "TRAJ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bound := stream.CachedInfo().Config.MaxBytes; bound != 64<<20 {
+		t.Errorf("the stream was made again with a bound of %d bytes", bound)
+	}
+}

@@ -62,6 +62,36 @@ func (b *Bus) GetConfig(ctx context.Context) ([]byte, error) {
 	}
 }
 
+// KeepConfig puts the run's configuration back, until ctx ends, whose error it
+// returns, where the bus has lost it or has another one: after servers have lost their
+// store, and where somebody else has written it, whom the other roles would follow
+// while this learner leads with its own. It looks as often as AwaitConfig does, and
+// only puts while it leads.
+func (l *Lease) KeepConfig(ctx context.Context, data []byte) error {
+	b := l.bus
+	for {
+		if err := pause(ctx, b.cfg.ConfigCheck+b.cfg.Jitter(b.cfg.ConfigCheck)); err != nil {
+			return err
+		}
+		have, err := b.getConfig(ctx)
+		why := "it was lost"
+		switch {
+		case err == nil && !bytes.Equal(have, data):
+			why = "somebody else has changed it"
+		case err == nil || !errors.Is(err, jetstream.ErrKeyNotFound):
+			continue // it is the same, or can not be read now
+		}
+		if !l.held() {
+			continue
+		}
+		if err := b.PutConfig(ctx, data); err != nil {
+			b.log.Warn("the run's configuration is not on the bus", "run", b.cfg.Run, "error", err)
+			continue
+		}
+		b.log.Warn("the run's configuration is put back", "run", b.cfg.Run, "reason", why)
+	}
+}
+
 // AwaitConfig returns nil when the run's configuration is another one than have,
 // which a role has taken from GetConfig: a learner has begun the run anew, or
 // goes on with other settings, and the role must follow. Until then it looks now

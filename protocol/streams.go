@@ -102,7 +102,7 @@ func (b *Bus) checkpointStream() jetstream.StreamConfig {
 // BoundTrajectories sets the bounds of the trajectory stream, which a replay that
 // joins a run learns from its configuration only after it has connected.
 func (b *Bus) BoundTrajectories(ctx context.Context, maxBytes int64, maxAge time.Duration) error {
-	bounded := b.cfg
+	bounded := b.bounded()
 	bounded.TrajBytes, bounded.TrajAge = maxBytes, maxAge
 	if err := bounded.fill(); err != nil {
 		return fmt.Errorf("bus: %w", err)
@@ -110,7 +110,17 @@ func (b *Bus) BoundTrajectories(ctx context.Context, maxBytes int64, maxAge time
 	if err := b.ensure(ctx, bounded); err != nil {
 		return fmt.Errorf("bus: %w", err)
 	}
+	b.mu.Lock()
+	b.bounds = bounded
+	b.mu.Unlock()
 	return nil
+}
+
+// bounded is the configuration with the bounds that were set last.
+func (b *Bus) bounded() BusConfig {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bounds
 }
 
 // ensure creates what is missing and checks what is there. It waits for a cluster

@@ -76,6 +76,7 @@ type training struct {
 	log   hclog.Logger
 	world *world
 
+	document  []byte // the configuration as it is on the bus
 	process   *monitor.Process
 	evaluator *evaluator
 	server    *protocol.Server
@@ -182,11 +183,10 @@ func (t *training) open(ctx context.Context) (err error) {
 	if t.lease, err = t.buses[protocol.RoleLearner].TakeLease(ctx, false); err != nil {
 		return err
 	}
-	document, err := t.cfg.Encode()
-	if err != nil {
+	if t.document, err = t.cfg.Encode(); err != nil {
 		return err
 	}
-	if err := t.buses[protocol.RoleLearner].PutConfig(ctx, document); err != nil {
+	if err := t.buses[protocol.RoleLearner].PutConfig(ctx, t.document); err != nil {
 		return err
 	}
 
@@ -303,6 +303,7 @@ func (t *training) run(ctx context.Context) (why string, err error) {
 	side.Go(func() error { return lead(watching, t.lease, cancel) })
 	side.Go(func() error { return t.watch.publishCurves(watching, t.buses[protocol.RoleLearner]) })
 	side.Go(func() error { return t.serveDashboard(watching) })
+	side.Go(func() error { return ended(watching, t.lease.KeepConfig(watching, t.document)) })
 	side.Go(func() error {
 		return ended(watching, t.buses[protocol.RoleLearner].Heartbeat(watching, t.watch.status()))
 	})
