@@ -279,6 +279,7 @@ const (
 	credsVariable   = "DREAMFLEET_NATS_CREDS"
 	kernelVariable  = "DREAMFLEET_KERNEL"
 	monitorVariable = "DREAMFLEET_MONITOR"
+	ledgerVariable  = "DREAMFLEET_LEDGER" // file in which actors note what was acknowledged, for tests
 )
 
 // fromEnvironment tells whether a variable gave a setting its value.
@@ -292,7 +293,7 @@ func unknownVariables(environ []string) []string {
 	var unknown []string
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(name, "DREAMFLEET_") && !slices.Contains([]string{urlVariable, credsVariable, kernelVariable, monitorVariable}, name) {
+		if strings.HasPrefix(name, "DREAMFLEET_") && !slices.Contains([]string{urlVariable, credsVariable, kernelVariable, monitorVariable, ledgerVariable}, name) {
 			unknown = append(unknown, name)
 		}
 	}

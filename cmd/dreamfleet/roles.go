@@ -149,10 +149,19 @@ another configuration.`,
 }
 
 // act is the actor's role.
-func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error {
+func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) (err error) {
 	w, err := newWorld(cfg)
 	if err != nil {
 		return err
+	}
+	var publisher actor.Publisher = bus
+	if path := os.Getenv(ledgerVariable); path != "" {
+		ledger, err := actor.OpenLedger(path, bus, log.Named("actor"))
+		if err != nil {
+			return err
+		}
+		defer func() { bus.Close(); err = errors.Join(err, ledger.Close()) }()
+		publisher = ledger
 	}
 	var actors []*actor.Actor
 	for i := range cfg.Actor.Count {
@@ -160,7 +169,7 @@ func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.
 		if err != nil {
 			return err
 		}
-		a, err := newActor(cfg, w, bus, i, name, p.Watchdog, log.Named("actor"))
+		a, err := newActor(cfg, w, publisher, i, name, p.Watchdog, log.Named("actor"))
 		if err != nil {
 			return err
 		}
@@ -395,6 +404,7 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	group.Go(func() error { return watch.run(side, cancel) })
 	group.Go(func() error { return lead(side, lease, cancel) })
 	group.Go(func() error { return in.run(side) })
+	group.Go(func() error { return ended(side, lease.KeepConfig(side, document)) })
 	group.Go(func() error {
 		return ended(side, bus.Heartbeat(side, watch.status()))
 	})
