@@ -195,7 +195,7 @@ func (l *Lease) keep(ctx context.Context) {
 	late := false // the lease has run out
 	for pause(ctx, ttl/leaseRenewals) == nil {
 		began := time.Now()
-		err := l.renew(ctx)
+		err := l.renew(ctx, false)
 		switch {
 		case errors.Is(err, ErrLeaseLost):
 			l.bus.log.Error("this learner leads no more: nothing that it sends is taken", "run", l.bus.cfg.Run, "error", err)
@@ -216,13 +216,13 @@ func (l *Lease) keep(ctx context.Context) {
 	}
 }
 
-// renew writes the lease again. That its revision is another one may be the work of
+// renew writes the lease again, for the last time where it is released. That its revision is another one may be the work of
 // a renewal whose answer was lost, or of a learner with a higher epoch.
-func (l *Lease) renew(ctx context.Context) error {
+func (l *Lease) renew(ctx context.Context, released bool) error {
 	l.mu.Lock()
 	revision := l.revision
 	l.mu.Unlock()
-	err := l.write(ctx, revision, false)
+	err := l.write(ctx, revision, released)
 	switch {
 	case err == nil:
 		return nil
@@ -246,7 +246,7 @@ func (l *Lease) renew(ctx context.Context) error {
 	case record.Epoch < l.epoch && revision > 0:
 		return err // read from a server that is behind
 	}
-	return l.write(ctx, revision, false)
+	return l.write(ctx, revision, released)
 }
 
 // held reports whether the learner leads at this moment.
@@ -288,10 +288,10 @@ func (l *Lease) Release(ctx context.Context) error {
 		return nil // it is another's
 	}
 	l.mu.Lock()
-	revision := l.revision
 	l.until = time.Time{}
 	l.mu.Unlock()
-	if err := l.write(ctx, revision, true); err != nil {
+	// The renewal that was given up may have been the server's last word.
+	if err := l.renew(ctx, true); err != nil && !errors.Is(err, ErrLeaseLost) {
 		return fmt.Errorf("release the lease of run %s, which others wait %v for: %w", l.bus.cfg.Run, l.bus.cfg.LeaseTTL, err)
 	}
 	return nil

@@ -286,3 +286,18 @@ func TestStoreIsLost(t *testing.T) {
 		t.Errorf("the stream was made again with a bound of %d bytes", bound)
 	}
 }
+
+// A lease is released although the answer to its last renewal was lost.
+func TestReleaseAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0"})
+	l := take(t, connect(t, protocol.BusConfig{URL: s.URL(), Role: protocol.RoleLearner, LeaseTTL: time.Minute})) // renewed late
+	have := stored(t, s.URL())
+	put(t, s.URL(), "park.lease", fmt.Sprintf(`{"epoch":%d,"holder":%q}`, have.Epoch, have.Holder))
+	if err := l.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !stored(t, s.URL()).Released {
+		t.Error("the lease is not released")
+	}
+}
