@@ -87,6 +87,11 @@ const (
 	// reconnectWait and its jitter space attempts at reconnecting.
 	reconnectWait   = 250 * time.Millisecond
 	reconnectJitter = 250 * time.Millisecond
+	// pingInterval is how often a client asks whether its server is there. Of a
+	// server whose link is cut it otherwise hears nothing, and what it writes goes
+	// into the system's buffers: with 10 s clients took 26 to 30 s to look for another
+	// one. It costs a server of 1000 clients 500 messages of 6 bytes a second.
+	pingInterval = 2 * time.Second
 	// headerRoom is left for headers, which count for the server's max_payload.
 	headerRoom = 4 << 10
 )
@@ -189,7 +194,7 @@ func (b *Bus) dial(ctx context.Context) error {
 		// A client of a cut-off server hangs for as long as this, a minute by
 		// default.
 		nats.FlusherTimeout(time.Second),
-		nats.PingInterval(10 * time.Second),
+		nats.PingInterval(pingInterval), // the third without an answer ends the connection
 		nats.ConnectHandler(func(*nats.Conn) { close(connected) }),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }),
 		nats.ErrorHandler(b.asyncError),
