@@ -227,13 +227,9 @@ func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol
 	}
 	showReplay(p, store, cfg.Replay.Capacity)
 	log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", f.run)
-	service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: apartSaveInterval, Watchdog: p.Watchdog}
+	service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: saveInterval, Watchdog: p.Watchdog}
 	return errors.Join(service.Run(ctx), store.Close())
 }
-
-// apartSaveInterval is saveInterval for a replay whose learner lives on when it is killed: samples
-// that it has forgotten are drawn once more.
-const apartSaveInterval = 2 * time.Second
 
 func newLearnerCommand() *cobra.Command {
 	var flags configFlags

@@ -247,8 +247,9 @@ func (t *training) openIntake(state string) (intake, error) {
 	return r, nil
 }
 
-// saveInterval bounds what a crash costs the limiter and the samplers: their place, never steps.
-const saveInterval = 30 * time.Second
+// saveInterval bounds what a crash costs the limiter and the samplers: their place, never steps. A
+// learner that lives on when the replay is killed draws once more what that has forgotten.
+const saveInterval = 2 * time.Second
 
 func (t *training) openActorsAndLearner() error {
 	for i := range t.cfg.Actor.Count {
