@@ -142,17 +142,13 @@ func (b *Batch) validate(lim Limits) error {
 	return nil
 }
 
+var batchLayout, refreshLayout, requestLayout = layout{13}, layout{3}, layout{2}
+
 const (
-	batchMagic     = "DFTB"
-	batchVersion   = 1
-	batchFields    = 13
-	refreshMagic   = "DFTR"
-	refreshVersion = 1
-	refreshFields  = 3
-	requestMagic   = "DFTQ"
-	requestVersion = 1
-	requestFields  = 2
-	refBytes       = 20
+	batchMagic   = "DFTB"
+	refreshMagic = "DFTR"
+	requestMagic = "DFTQ"
+	refBytes     = 20
 )
 
 // AppendTo validates the batch and appends its encoding to dst.
@@ -160,7 +156,7 @@ func (b *Batch) AppendTo(dst []byte) ([]byte, error) {
 	if err := b.Validate(); err != nil {
 		return dst, fmt.Errorf("encode batch: %w", err)
 	}
-	e := newEncoder(dst, batchMagic, batchVersion, batchFields)
+	e := newEncoder(dst, batchMagic, batchLayout)
 	e.uint(uint64(b.Size))
 	e.uint(uint64(b.Length))
 	e.uint(uint64(b.ObsLen))
@@ -187,7 +183,7 @@ func (b *Batch) AppendTo(dst []byte) ([]byte, error) {
 // where it suffices and never aliases b. After an error dst's content is
 // unspecified.
 func DecodeBatch(dst *Batch, b []byte, limits Limits) error {
-	d := newDecoder(b, batchMagic, batchVersion, batchFields, limits)
+	d := newDecoder(b, batchMagic, batchLayout, limits)
 	dst.Size = d.int("size", d.lim.Steps)
 	dst.Length = d.int("length", d.lim.Steps)
 	dst.ObsLen = d.int("obs_len", d.lim.Width)
@@ -241,7 +237,7 @@ func (r *Refresh) AppendTo(dst []byte) ([]byte, error) {
 	if err := r.Validate(); err != nil {
 		return dst, fmt.Errorf("encode refresh: %w", err)
 	}
-	e := newEncoder(dst, refreshMagic, refreshVersion, refreshFields)
+	e := newEncoder(dst, refreshMagic, refreshLayout)
 	e.uint(uint64(r.contextLen()))
 	e.refs(r.Refs)
 	e.float32s(r.Context)
@@ -250,7 +246,7 @@ func (r *Refresh) AppendTo(dst []byte) ([]byte, error) {
 
 // DecodeRefresh decodes and validates a refresh, which never aliases b.
 func DecodeRefresh(b []byte, limits Limits) (*Refresh, error) {
-	d := newDecoder(b, refreshMagic, refreshVersion, refreshFields, limits)
+	d := newDecoder(b, refreshMagic, refreshLayout, limits)
 	width := d.int("context_len", d.lim.Width)
 	r := &Refresh{Refs: d.refs("refs", nil)}
 	r.Context = d.float32s("context", nil, int64(len(r.Refs))*int64(width))
@@ -268,7 +264,7 @@ func (r SampleRequest) AppendTo(dst []byte) ([]byte, error) {
 	if err := r.validate(Limits{}.withDefaults()); err != nil {
 		return dst, fmt.Errorf("encode sample request: %w", err)
 	}
-	e := newEncoder(dst, requestMagic, requestVersion, requestFields)
+	e := newEncoder(dst, requestMagic, requestLayout)
 	e.uint(uint64(r.Size))
 	e.uint(uint64(r.Length))
 	return e.seal()
@@ -283,7 +279,7 @@ func (r SampleRequest) validate(lim Limits) error {
 
 // DecodeSampleRequest decodes and validates a request.
 func DecodeSampleRequest(b []byte, limits Limits) (SampleRequest, error) {
-	d := newDecoder(b, requestMagic, requestVersion, requestFields, limits)
+	d := newDecoder(b, requestMagic, requestLayout, limits)
 	r := SampleRequest{Size: d.int("size", d.lim.Steps), Length: d.int("length", d.lim.Steps)}
 	if err := d.close(); err != nil {
 		return SampleRequest{}, fmt.Errorf("decode sample request: %w", err)

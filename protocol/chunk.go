@@ -179,10 +179,10 @@ func (c *Chunk) validateEpisodes() error {
 	return nil
 }
 
+var chunkLayout = layout{20}
+
 const (
 	chunkMagic    = "DFTC"
-	chunkVersion  = 1
-	chunkFields   = 20
 	episodeFields = 5
 )
 
@@ -191,7 +191,7 @@ func (c *Chunk) AppendTo(dst []byte) ([]byte, error) {
 	if err := c.Validate(); err != nil {
 		return dst, fmt.Errorf("encode chunk: %w", err)
 	}
-	e := newEncoder(slices.Grow(dst, c.sizeBound()), chunkMagic, chunkVersion, chunkFields)
+	e := newEncoder(slices.Grow(dst, c.sizeBound()), chunkMagic, chunkLayout)
 	e.str(c.Run)
 	e.str(c.Actor)
 	e.uint(uint64(c.Env))
@@ -253,7 +253,7 @@ func DecodeChunk(b []byte, limits Limits) (*Chunk, error) {
 // decodeChunk is DecodeChunk into c, whose memory is reused where it suffices.
 // After an error c's content is unspecified.
 func decodeChunk(c *Chunk, b []byte, limits Limits) error {
-	d := newDecoder(b, chunkMagic, chunkVersion, chunkFields, limits)
+	d := newDecoder(b, chunkMagic, chunkLayout, limits)
 	old := *c
 	*c = Chunk{
 		Run:          d.str("run", MaxName),

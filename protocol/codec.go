@@ -91,15 +91,41 @@ type encoder struct {
 	err   error
 }
 
-func newEncoder(dst []byte, magic string, version uint8, fields int) *encoder {
+// layout is how a kind of message was laid out over its versions: the number of
+// fields of its body in version 1, in version 2, and so on. The last one is written.
+// It and the one before are read, so that the processes of a run can be upgraded one
+// after another.
+type layout []int
+
+func (l layout) version() uint8 { return uint8(len(l)) }
+
+// fields is what the body of a version has; ok is false for one that is not read.
+func (l layout) fields(version uint8) (n int, ok bool) {
+	if version < 1 || version > l.version() || l.version()-version > 1 {
+		return 0, false
+	}
+	return l[version-1], true
+}
+
+func (l layout) reads(version uint8) bool { _, ok := l.fields(version); return ok }
+
+// read names the versions that are.
+func (l layout) read() string {
+	if len(l) > 1 {
+		return fmt.Sprintf("%d and %d", len(l)-1, len(l))
+	}
+	return "1"
+}
+
+func newEncoder(dst []byte, magic string, l layout) *encoder {
 	e := &encoder{b: dst, start: len(dst), m: msgpack.GetEncoder()}
 	e.m.Reset(e)
 	e.array(5)
 	e.str(magic)
-	e.uint(uint64(version))
+	e.uint(uint64(l.version()))
 	e.keep(e.m.EncodeUint32(0))
 	e.keep(e.m.EncodeUint32(0))
-	e.array(fields)
+	e.array(l[len(l)-1])
 	return e
 }
 
@@ -158,11 +184,12 @@ type decoder struct {
 
 // newDecoder checks the prefix (magic, version, size, CRC) and stands at the
 // body's first field.
-func newDecoder(b []byte, magic string, version uint8, fields int, limits Limits) *decoder {
+func newDecoder(b []byte, magic string, l layout, limits Limits) *decoder {
 	d := &decoder{b: b, lim: limits.withDefaults()}
-	if d.err = checkPrefix(b, magic, version, d.lim.Bytes); d.err != nil {
+	if d.err = checkPrefix(b, magic, l, d.lim.Bytes); d.err != nil {
 		return d
 	}
+	fields, _ := l.fields(b[offsetVersion])
 	d.r = sliceReader{b: b, at: prefixLen}
 	d.m = msgpack.GetDecoder()
 	d.m.Reset(&d.r)
@@ -170,7 +197,7 @@ func newDecoder(b []byte, magic string, version uint8, fields int, limits Limits
 	return d
 }
 
-func checkPrefix(b []byte, magic string, version uint8, limit int) error {
+func checkPrefix(b []byte, magic string, l layout, limit int) error {
 	switch {
 	case len(b) > limit:
 		return fmt.Errorf("message of %d bytes, at most %d: %w", len(b), limit, ErrTooLarge)
@@ -178,8 +205,8 @@ func checkPrefix(b []byte, magic string, version uint8, limit int) error {
 		return fmt.Errorf("message of %d bytes: %w", len(b), ErrTruncated)
 	case b[0] != 0x95 || b[1] != 0xa4 || string(b[2:offsetVersion]) != magic:
 		return fmt.Errorf("message does not start as a %s message: %w", magic, ErrVersion)
-	case b[offsetVersion] != version:
-		return fmt.Errorf("%s message of version %d, this program reads %d: %w", magic, b[offsetVersion], version, ErrVersion)
+	case !l.reads(b[offsetVersion]):
+		return fmt.Errorf("%s message of version %d, this program reads %s: %w", magic, b[offsetVersion], l.read(), ErrVersion)
 	case b[offsetSize-1] != 0xce || b[offsetCRC-1] != 0xce:
 		return fmt.Errorf("%s message prefix: %w", magic, ErrCorrupt)
 	}

@@ -54,3 +54,68 @@ func TestColumnsInEitherOrder(t *testing.T) {
 		t.Errorf("batch is read as %+v, %v", got, err)
 	}
 }
+
+// The version before the newest is read, and no other: what it has of fields tells
+// its layout.
+func TestVersionBefore(t *testing.T) {
+	message := func(version uint8, fields int) []byte {
+		e := newEncoder(nil, "DFTX", make(layout, version))
+		e.b = e.b[:len(e.b)-1] // the body's head
+		e.array(fields)
+		for range fields {
+			e.uint(7)
+		}
+		b, err := e.seal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	three := layout{1, 2, 3}
+	for version := range uint8(6) {
+		if version == 0 {
+			continue
+		}
+		d := newDecoder(message(version, int(version)), "DFTX", three, Limits{})
+		for d.err == nil && len(d.b) > d.r.at {
+			d.uint("field", 7)
+		}
+		err := d.close()
+		switch version {
+		case 2, 3:
+			if err != nil {
+				t.Errorf("version %d: %v", version, err)
+			}
+		default:
+			if want := fmt.Sprintf("DFTX message of version %d, this program reads 2 and 3", version); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), want) {
+				t.Errorf("version %d: %v, want %q", version, err, want)
+			}
+		}
+	}
+	if err := newDecoder(message(2, 3), "DFTX", three, Limits{}).close(); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("version 2 with version 3's fields: %v", err)
+	}
+}
+
+// Of every message version 1 is the newest, and the only one: its fixtures are read,
+// and the versions around it refused by a reason that is counted.
+func TestVersionsOfMessages(t *testing.T) {
+	for name, decode := range map[string]func([]byte) error{
+		"chunk":   func(b []byte) error { _, err := DecodeChunk(b, Limits{}); return err },
+		"batch":   func(b []byte) error { return DecodeBatch(new(Batch), b, Limits{}) },
+		"refresh": func(b []byte) error { _, err := DecodeRefresh(b, Limits{}); return err },
+		"request": func(b []byte) error { _, err := DecodeSampleRequest(b, Limits{}); return err },
+	} {
+		b := golden(t, name+"_v1.hex")
+		if err := decode(b); err != nil {
+			t.Errorf("%s of version 1: %v", name, err)
+		}
+		for _, version := range []byte{0, 2} {
+			b[offsetVersion] = version
+			want := fmt.Sprintf("message of version %d, this program reads 1", version)
+			if err := decode(b); Reason(err) != "version" || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s of version %d: %v", name, version, err)
+			}
+		}
+	}
+}
