@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,6 +32,7 @@ type ServerConfig struct {
 type Server struct {
 	server *server.Server
 	keys   string
+	broken *breakage
 }
 
 // startTimeout bounds how long a server may take to recover its store. An
@@ -50,14 +53,15 @@ func StartServer(cfg ServerConfig, log hclog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("embedded NATS server: %w", err)
 	}
 	fatal := make(chan string, 1)
-	s.SetLoggerV2(serverLog{log, fatal}, log.IsDebug(), false, false)
+	broken := &breakage{done: make(chan struct{})}
+	s.SetLoggerV2(serverLog{log, fatal, broken}, log.IsDebug(), false, false)
 	s.Start()
 	if err = ready(s, fatal, cfg.Stop); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
 		return nil, fmt.Errorf("embedded NATS server with its store in %s: %w", opts.StoreDir, err)
 	}
-	return &Server{server: s, keys: cfg.Keys}, nil
+	return &Server{server: s, keys: cfg.Keys, broken: broken}, nil
 }
 
 // ready waits until a server takes connections.
@@ -181,6 +185,36 @@ func (s *Server) URL() string {
 	return s.server.ClientURL()
 }
 
+// ErrStore says that a server has failed to write to its store, for want of room for
+// example. It takes nothing into that stream any more until it is started again.
+var ErrStore = errors.New("the NATS server can no longer store: see to its disk and start it again")
+
+// breakage is why a server can no longer store. The server itself only logs it, and
+// goes on calling itself healthy.
+type breakage struct {
+	once sync.Once
+	err  error // set when done is closed
+	done chan struct{}
+}
+
+func (b *breakage) set(why string) {
+	b.once.Do(func() {
+		b.err = fmt.Errorf("%w: %s", ErrStore, why)
+		close(b.done)
+	})
+}
+
+// Await returns an error that wraps ErrStore when the server can no longer store, and
+// that of ctx when that ends first.
+func (s *Server) Await(ctx context.Context) error {
+	select {
+	case <-s.broken.done:
+		return s.broken.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Close shuts the server down and waits until its store is on disk.
 func (s *Server) Close() {
 	s.server.Shutdown()
@@ -189,15 +223,23 @@ func (s *Server) Close() {
 
 // serverLog passes the server's log on; its notices are debugging here.
 type serverLog struct {
-	log   hclog.Logger
-	fatal chan<- string // the first reason why it cannot run
+	log    hclog.Logger
+	fatal  chan<- string // the first reason why it cannot run
+	broken *breakage
 }
 
 func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l serverLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
 func (l serverLog) Debugf(format string, v ...any)  { l.log.Trace(fmt.Sprintf(format, v...)) }
 func (l serverLog) Tracef(format string, v ...any)  { l.log.Trace(fmt.Sprintf(format, v...)) }
+
+func (l serverLog) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Error(text)
+	if strings.Contains(format, "critical write error") {
+		l.broken.set(text)
+	}
+}
 
 func (l serverLog) Fatalf(format string, v ...any) {
 	select {

@@ -81,6 +81,11 @@ func ownStream(name string) bool {
 
 // Healthy returns nil when the server takes connections and keeps streams, or else what is wrong.
 func (s *Server) Healthy() error {
+	select {
+	case <-s.broken.done:
+		return s.broken.err
+	default:
+	}
 	if h := s.server.Healthz(&server.HealthzOptions{JSServerOnly: true}); h.Error != "" {
 		return fmt.Errorf("NATS server: %s", h.Error)
 	}

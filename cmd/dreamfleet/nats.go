@@ -55,8 +55,7 @@ DREAMFLEET_NATS_CREDS. For TLS, and for a cluster that outlives a server, see 'n
 			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "NATS server ready: DREAMFLEET_NATS_URL=%s\n", server.URL()); err != nil {
 				return err
 			}
-			<-cmd.Context().Done()
-			return nil
+			return ended(cmd.Context(), server.Await(cmd.Context()))
 		},
 	}
 	flags := cmd.Flags()

@@ -291,6 +291,15 @@ func (t *training) openActorsAndLearner() error {
 	return nil
 }
 
+// serve ends the run, by cancel, when its server can no longer store.
+func serve(ctx context.Context, server *protocol.Server, cancel context.CancelCauseFunc) error {
+	err := ended(ctx, server.Await(ctx))
+	if err != nil {
+		cancel(err)
+	}
+	return err
+}
+
 // run trains until the budget is used up or ctx ends and says which. Roles stop in the order in
 // which trajectories flow, so that what was acted arrives.
 func (t *training) run(ctx context.Context) (why string, err error) {
@@ -304,6 +313,9 @@ func (t *training) run(ctx context.Context) (why string, err error) {
 	side.Go(func() error { return lead(watching, t.lease, cancel) })
 	side.Go(func() error { return t.watch.publishCurves(watching, t.buses[protocol.RoleLearner]) })
 	side.Go(func() error { return t.serveDashboard(watching) })
+	if t.server != nil {
+		side.Go(func() error { return serve(watching, t.server, cancel) })
+	}
 	side.Go(func() error { return ended(watching, t.lease.KeepConfig(watching, t.document)) })
 	side.Go(func() error {
 		return ended(watching, t.buses[protocol.RoleLearner].Heartbeat(watching, t.watch.status()))
