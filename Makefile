@@ -9,7 +9,7 @@ RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./monitor/dashb
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build run test kernel-paths test-dashboard bench fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
+.PHONY: help build run test kernel-paths test-dashboard bench chaos fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,8 +47,16 @@ test-dashboard: ## the dashboard's page in a headless Chromium
 bench: build ## measure every part against the limits of this machine, five to fifteen minutes
 	bin/dreamfleet bench
 
+# BOUND is what a client may take to find another server; 0 only measures.
+FAULTS ?= 20
+SEED   ?= 0
+BOUND  ?= 15s
+
+chaos: ## kill roles and servers, cut links, and check that nothing is lost; as root
+	go test -count=1 -timeout 2h -v ./chaos -faults $(FAULTS) -seed $(SEED) -bound $(BOUND)
+
 fmt-check: ## fail when a file is not formatted
-	@files=$$(gofmt -l actor bench cmd deploy env experiment learner model monitor protocol replay view watchdog); \
+	@files=$$(gofmt -l actor bench chaos cmd deploy env experiment learner model monitor protocol replay view watchdog); \
 	if [ -n "$$files" ]; then echo "gofmt these:"; echo "$$files"; exit 1; fi
 
 lint: ## static analysis

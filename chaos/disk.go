@@ -11,15 +11,15 @@ import (
 )
 
 // Required reports whether what cannot be broken here has to be: CI is set in the
-// environment, and DREAMFLEET_CHAOS=optional is not.
-func Required() bool { return os.Getenv("CI") != "" && os.Getenv("DREAMFLEET_CHAOS") != "optional" }
+// environment, and CHAOS=optional is not.
+func Required() bool { return os.Getenv("CI") != "" && os.Getenv("CHAOS") != "optional" }
 
 // skip leaves the test out, aloud, or fails it where it is required.
 func skip(t testing.TB, why error) {
 	t.Helper()
 	message := fmt.Sprintf("NOT DONE, nothing was broken and checked: %v", why)
 	if Required() {
-		t.Fatalf("%s. Set DREAMFLEET_CHAOS=optional where this is to be so", message)
+		t.Fatalf("%s. Set CHAOS=optional where this is to be so", message)
 	}
 	t.Skip(message)
 }

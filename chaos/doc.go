@@ -19,6 +19,6 @@
 //     make chaos FAULTS=5               # as CI does
 //
 // It needs root and the ip command. Where namespaces cannot be made it fails if CI
-// is set in the environment, unless DREAMFLEET_CHAOS=optional is too, and is skipped
+// is set in the environment, unless CHAOS=optional is too, and is skipped
 // otherwise.
 package chaos

@@ -7,10 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/dreamfleet/dreamfleet/chaos"
 )
 
 // text is a part that holds a string.
@@ -251,4 +255,26 @@ func FuzzDecodeManifest(f *testing.F) {
 			t.Errorf("encodes to %q, was %q", again, b)
 		}
 	})
+}
+
+// A checkpoint for which the disk has no room leaves those before it, says so, and
+// can be written once there is room.
+func TestCheckpointOnAFullDisk(t *testing.T) {
+	disk := chaos.SmallDisk(t, 256<<10)
+	dir := filepath.Join(disk, "checkpoints")
+	state := strings.Repeat("weights ", 8<<10)
+	c := openTest(t, dir, 2, text("state", &state))
+	save(t, c, 1)
+	free := chaos.Fill(t, disk)
+	if _, err := c.Save(Manifest{Counters: Counters{Updates: 2}}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "checkpoint 2: ") {
+		t.Errorf("error is %v", err)
+	}
+	if got := latestUpdates(t, dir); got != 1 {
+		t.Errorf("latest has %d updates, want 1", got)
+	}
+	free()
+	save(t, c, 3)
+	if got := latestUpdates(t, dir); got != 3 {
+		t.Errorf("latest has %d updates, want 3", got)
+	}
 }

@@ -503,3 +503,34 @@ func TestDamagedCheckpointsDoNotStartAnew(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// A clock that jumps, either way, changes neither what is trained and published nor
+// that checkpoints are written by the number of updates.
+func TestClockJumps(t *testing.T) {
+	transcript := func(jump time.Duration) string {
+		w := newWorld(t)
+		l := w.loop(t, Config{CheckpointEvery: 2})
+		start(t, l)
+		for range 3 {
+			steps(t, l, 2)
+			w.mu.Lock()
+			w.now = w.now.Add(jump)
+			w.mu.Unlock()
+		}
+		steps(t, l, 2)
+		quiet(l)
+		if err := l.Finish(); err != nil {
+			t.Fatal(err)
+		}
+		if ckpt, err := Latest(w.dir, hclog.NewNullLogger()); err != nil || ckpt.Manifest.Updates != 8 {
+			t.Errorf("after jumps of %v: the newest checkpoint is %+v, %v", jump, ckpt, err)
+		}
+		return w.told("train", "publish")
+	}
+	want := transcript(0)
+	for _, jump := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		if got := transcript(jump); got != want {
+			t.Errorf("clock jumps by %v: got %s, want %s", jump, got, want)
+		}
+	}
+}

@@ -5,13 +5,17 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/dreamfleet/dreamfleet/chaos"
 	"github.com/dreamfleet/dreamfleet/protocol"
+	"github.com/dreamfleet/dreamfleet/watchdog"
 )
 
 func startServer(t *testing.T) *protocol.Server {
@@ -168,5 +172,85 @@ func TestServiceAcknowledgesAfterSync(t *testing.T) {
 	}
 	if st := store.Stats(); st.Chunks != 1 || bus.Stats().Redelivered != 1 {
 		t.Errorf("stats %+v, bus %+v", st, bus.Stats())
+	}
+}
+
+// While the disk is full nothing is acknowledged and nothing lost: what did not fit
+// comes again, and is stored once there is room.
+func TestServiceOnAFullDisk(t *testing.T) {
+	disk := chaos.SmallDisk(t, 256<<10)
+	server := startServer(t)
+	cfg := testConfig(filepath.Join(disk, "replay"))
+	store, err := Open(cfg, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said lines
+	actor := connect(t, server, protocol.RoleActor)
+	stop := run(t, &Service{Store: store, Bus: connect(t, server, protocol.RoleReplay), Log: hclog.New(&hclog.LoggerOptions{Output: &said})})
+	publish(t, actor, testChunk("a", 0, 0, 8))
+	eventually(t, "the first chunk is stored", func() bool { return store.Stats().Chunks == 1 })
+	free := chaos.Fill(t, disk)
+	const chunks = 40 // more than the rest of the page that the first one has begun
+	for seq := range uint64(chunks) {
+		publish(t, actor, testChunk("a", 0, seq+1, 8))
+	}
+	eventually(t, "it says what is the matter", func() bool {
+		return said.has("no space left on device") && said.has("it will come again") && said.has(cfg.Dir)
+	})
+	free()
+	eventually(t, "all are stored", func() bool { return store.Stats().Chunks == 1+chunks })
+	if err := errors.Join(stop(), store.Close()); err != nil {
+		t.Errorf("service ends with %v", err)
+	}
+	store = openStore(t, cfg)
+	if st := store.Stats(); st.Chunks != 1+chunks || st.DamagedRecords != 0 || st.Evicted != 0 {
+		t.Errorf("after a restart: %+v", st)
+	}
+}
+
+// lines keeps what a logger writes.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
+// A disk that does not answer is named, with the loop that waits for it, and so is
+// what that holds up.
+func TestWatchdogNamesADiskThatHangs(t *testing.T) {
+	server := startServer(t)
+	store := openStore(t, testConfig(t.TempDir()))
+	var said lines
+	var clock atomic.Int64
+	dog := watchdog.New(watchdog.Limit, func() time.Time { return time.Unix(clock.Load(), 0) }, hclog.New(&hclog.LoggerOptions{Output: &said}))
+	actor := connect(t, server, protocol.RoleActor)
+	stop := run(t, &Service{Store: store, Bus: connect(t, server, protocol.RoleReplay), Log: hclog.NewNullLogger(), Watchdog: dog})
+	store.syncing.Lock() // as a sync that does not return
+	publish(t, actor, testChunk("a", 0, 0, 8))
+	stalled := func() bool {
+		clock.Add(5)
+		dog.Check()
+		return dog.Stalled()
+	}
+	eventually(t, "the watchdog notices", stalled)
+	if !said.has("role=replay") || !said.has("loop=sync") || !said.has("step=sync") {
+		t.Errorf("it said:\n%s", said.text.String())
+	}
+	store.syncing.Unlock()
+	eventually(t, "it goes on", func() bool { return !dog.Stalled() })
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }

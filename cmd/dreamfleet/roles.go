@@ -169,7 +169,7 @@ func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.
 		if err != nil {
 			return err
 		}
-		a, err := newActor(cfg, w, publisher, i, name, p.Watchdog, log.Named("actor"))
+		a, err := newActor(cfg, w, bus, publisher, i, name, p.Watchdog, log.Named("actor"))
 		if err != nil {
 			return err
 		}

@@ -260,7 +260,7 @@ func (t *training) openActorsAndLearner() error {
 				return err
 			}
 		}
-		a, err := newActor(t.cfg, t.world, t.buses[protocol.RoleActor], i, name, t.process.Watchdog, t.log.Named("actor"))
+		a, err := newActor(t.cfg, t.world, t.buses[protocol.RoleActor], t.buses[protocol.RoleActor], i, name, t.process.Watchdog, t.log.Named("actor"))
 		if err != nil {
 			return err
 		}

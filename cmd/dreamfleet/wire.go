@@ -172,8 +172,8 @@ func configDigest(cfg protocol.Config) string {
 }
 
 // newActor makes actor number i of a process. Its name is new in each life, unless a lockstep run
-// is to go on with it.
-func newActor(cfg protocol.Config, w *world, bus *protocol.Bus, i int, name string, dog *watchdog.Watchdog, log hclog.Logger) (*actor.Actor, error) {
+// is to go on with it. Its chunks go to the publisher.
+func newActor(cfg protocol.Config, w *world, bus *protocol.Bus, publisher actor.Publisher, i int, name string, dog *watchdog.Watchdog, log hclog.Logger) (*actor.Actor, error) {
 	seed := actorSeed(cfg.Seed, name, i)
 	trials, first, err := w.trials(cfg, seed)
 	if err != nil {
@@ -198,7 +198,7 @@ func newActor(cfg protocol.Config, w *world, bus *protocol.Bus, i int, name stri
 	if settings.OnPolicy {
 		settings.Stride = settings.ChunkLength // the context at the start is all that is asked for
 	}
-	return actor.New(settings, trials, policy, bus, log)
+	return actor.New(settings, trials, policy, publisher, log)
 }
 
 // publishView sends a clip to whoever looks. One that is lost is followed by another.
