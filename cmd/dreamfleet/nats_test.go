@@ -11,7 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/nats-io/nats.go"
+
+	"github.com/dreamfleet/dreamfleet/chaos"
+	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
 func TestNATSServesUntilItIsStopped(t *testing.T) {
@@ -96,4 +100,50 @@ func TestNATSOnAnOccupiedPort(t *testing.T) {
 	if code != exitFailure || !strings.Contains(stderr, "address already in use") || time.Since(began) > 10*time.Second {
 		t.Errorf("exit code %d after %v: %s", code, time.Since(began), stderr)
 	}
+}
+
+// A server whose disk is full ends, so that it is noticed, and started again until there is room.
+func TestNATSEndsOnAFullDisk(t *testing.T) {
+	disk := chaos.SmallDisk(t, 160<<20)
+	args := []string{"nats", "--store", filepath.Join(disk, "nats"), "--listen", "127.0.0.1:0"}
+	p := startProcess(t, args...)
+	bus := connectTo(t, p)
+	chaos.Fill(t, disk)
+	large := &protocol.Chunk{
+		Run: "park", Actor: "a", Steps: 1, ObsLen: 200_000, Actions: 1, Stride: 1, Obs: make([]float32, 200_000),
+		Action: []uint16{0}, Reward: []float32{0}, Flags: []uint8{0}, LogProb: []float32{0},
+	}
+	outcome := make(chan error, 1)
+	if err := bus.PublishChunk(t.Context(), large, func(_ uint64, err error) { outcome <- err }); err != nil {
+		t.Fatal(err)
+	}
+	code, said := p.end(t), p.out.String()
+	if code != exitFailure || !strings.Contains(said, "can no longer store") || !strings.Contains(said, "no space left on device") {
+		t.Errorf("it ended with %d: %s", code, said)
+	}
+	if err := <-outcome; err == nil {
+		t.Error("800 kB on a full disk were acknowledged")
+	}
+}
+
+// connectTo connects to the server of a process.
+func connectTo(t *testing.T, p *process) *protocol.Bus {
+	t.Helper()
+	url := ""
+	waitFor(t, func() bool {
+		_, rest, found := strings.Cut(p.out.String(), urlVariable+"=")
+		line, _, ended := strings.Cut(rest, "\n")
+		url = line
+		return found && ended
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	bus, err := protocol.Connect(ctx, protocol.BusConfig{
+		URL: url, Run: "park", Name: "a", Role: protocol.RoleReplay, TrajBytes: 32 << 20, DeadBytes: protocol.MaxMessage,
+	}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(bus.Close)
+	return bus
 }
