@@ -26,6 +26,9 @@ var (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// load is how many chunks flow between one fault and the next.
+const load = 100
+
 // row is what was measured of one fault.
 type row struct {
 	fault      string
@@ -66,17 +69,16 @@ var faults = []fault{
 	}},
 	{"link of a role cut", func(c *chaos, r *row) {
 		u := c.any(append(c.actors, c.replay))
+		const reconnects = "dreamfleet_bus_reconnects_total"
+		work := map[string]string{"actor": "dreamfleet_bus_published_chunks_total", "replay": "dreamfleet_bus_consumed_chunks_total"}[u.role]
+		before := u.metrics()
 		u.host.cut()
-		c.wait(time.Duration(2+c.rng.IntN(10)) * time.Second)
+		c.wait(time.Duration(8000+c.rng.IntN(4000)) * time.Millisecond) // it has noticed by then
 		u.host.heal()
-		counter := map[string]string{"actor": "dreamfleet_bus_published_chunks_total", "replay": "dreamfleet_bus_consumed_chunks_total"}[u.role]
-		before := -1.0
-		r.reconnects = append(r.reconnects, c.until(u.name+" is back", func() bool {
-			now, known := u.metrics()[counter]
-			if known && before < 0 {
-				before = now
-			}
-			return known && now > before
+		r.reconnects = append(r.reconnects, c.until(u.name+" works again", func() bool {
+			u.alive()
+			now := u.metrics()
+			return now[reconnects] > before[reconnects] && now[work] > before[work]
 		}))
 	}},
 	{"role restarted", func(c *chaos, r *row) {
@@ -144,7 +146,7 @@ func (c *chaos) suffer(f fault) {
 	from := c.updates()
 	c.until("training goes on", func() bool { return c.updates() > from })
 	before := len(c.acknowledged())
-	c.until("trajectories go on", func() bool { return len(c.acknowledged()) > before })
+	c.until("trajectories go on", func() bool { return len(c.acknowledged()) > before+load })
 	stop()
 	r.chunks = c.verify()
 	for _, d := range r.reconnects {
