@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/dreamfleet/dreamfleet/chaos"
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
@@ -170,4 +172,29 @@ func openSaved(t *testing.T, dir, state string) *replay.Store {
 	}
 	t.Cleanup(func() { store.Close() })
 	return store
+}
+
+// A run whose disk is full ends, says so, and goes on with what it had once there is room.
+func TestTrainOnAFullDisk(t *testing.T) {
+	disk := chaos.SmallDisk(t, 256<<20)
+	dir := filepath.Join(disk, "run")
+	args := append([]string{"train", "--run", dir, "--duration", "0", "--set", "evaluate.every=0", "--set", "learner.checkpoint_every=100",
+		"--set", "bus.store_bytes=16777216"}, tiny...)
+	p := startProcess(t, append(args, "--steps", "0")...)
+	waitFor(t, func() bool { return checkpointNumber(dir) >= 2 })
+	free := chaos.Fill(t, disk)
+	if code := p.end(t); code != exitFailure || !strings.Contains(p.out.String(), "no space left on device") {
+		t.Fatalf("it ended with %d: %s", code, &p.out)
+	}
+	before := newest(t, dir).Manifest.Updates
+	free()
+	if p := startProcess(t, append(args, "--steps", "6000")...); p.end(t) != exitOK {
+		t.Fatal(&p.out)
+	}
+	if after := newest(t, dir).Manifest.Updates; after < before {
+		t.Errorf("it went on to %d updates from %d", after, before)
+	}
+	if s := stats(t, dir); s.Inserted < 6000 || s.DamagedRecords > 0 {
+		t.Errorf("the replay has %+v", s)
+	}
 }
