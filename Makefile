@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # The packages with goroutines, which the race detector runs again.
-RACE := ./protocol ./deploy ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
+RACE := ./protocol ./deploy ./dispatch ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -56,7 +56,7 @@ chaos: ## kill roles and servers, cut links, and check that nothing is lost; as 
 	go test -count=1 -timeout 2h -v ./chaos -faults $(FAULTS) -seed $(SEED) -bound $(BOUND)
 
 fmt-check: ## fail when a file is not formatted
-	@files=$$(gofmt -l actor bench chaos cmd deploy env experiment learner model monitor protocol replay view watchdog); \
+	@files=$$(gofmt -l actor bench chaos cmd deploy dispatch env experiment learner model monitor protocol replay view watchdog); \
 	if [ -n "$$files" ]; then echo "gofmt these:"; echo "$$files"; exit 1; fi
 
 lint: ## static analysis

@@ -74,11 +74,11 @@ func (p *Process) handler() http.Handler {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { (*p.metrics.Load()).ServeHTTP(w, r) })
 	mux.HandleFunc("GET /healthz", p.healthz)
 	mux.HandleFunc("GET /readyz", p.readyz)
-	mux.Handle("/debug/pprof/", onLoopback(http.HandlerFunc(pprof.Index)))
-	mux.Handle("/debug/pprof/cmdline", onLoopback(http.HandlerFunc(pprof.Cmdline)))
-	mux.Handle("/debug/pprof/profile", onLoopback(http.HandlerFunc(pprof.Profile)))
-	mux.Handle("/debug/pprof/symbol", onLoopback(http.HandlerFunc(pprof.Symbol)))
-	mux.Handle("/debug/pprof/trace", onLoopback(http.HandlerFunc(pprof.Trace)))
+	mux.Handle("/debug/pprof/", OnLoopback(http.HandlerFunc(pprof.Index)))
+	mux.Handle("/debug/pprof/cmdline", OnLoopback(http.HandlerFunc(pprof.Cmdline)))
+	mux.Handle("/debug/pprof/profile", OnLoopback(http.HandlerFunc(pprof.Profile)))
+	mux.Handle("/debug/pprof/symbol", OnLoopback(http.HandlerFunc(pprof.Symbol)))
+	mux.Handle("/debug/pprof/trace", OnLoopback(http.HandlerFunc(pprof.Trace)))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "dreamfleet %s\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/ on this machine alone\n", p.cfg.Role)
 	})
@@ -95,9 +95,9 @@ func (p *Process) newMetrics(run string) http.Handler {
 	})
 }
 
-// onLoopback refuses a request that has not come over loopback, or that a page of elsewhere made a
+// OnLoopback refuses a request that has not come over loopback, or that a page of elsewhere made a
 // browser on this machine send.
-func onLoopback(next http.Handler) http.Handler {
+func OnLoopback(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		if local == nil || !isLoopback(local.String()) || !isLoopback(r.RemoteAddr) || !isLoopback(r.Host) {

@@ -479,7 +479,7 @@ func TestInitAgain(t *testing.T) {
 			t.Errorf("there is no %s", name)
 		}
 	}
-	if conf := third["10.0.0.2/nats-server.conf"]; !strings.Contains(conf, `"tls://[2001:db8::1]:6300"`) || strings.Count(conf, "nkey:") != 6 {
+	if conf := third["10.0.0.2/nats-server.conf"]; !strings.Contains(conf, `"tls://[2001:db8::1]:6300"`) || strings.Count(conf, "nkey:") != len(protocol.Roles)+2 {
 		t.Errorf("the configuration of one of three:\n%s", conf)
 	}
 	if err := os.Remove(filepath.Join(dir, "keys", "actor-paris.nk")); err != nil {
@@ -491,7 +491,7 @@ func TestInitAgain(t *testing.T) {
 	if names := changed(third, fourth); !slices.Contains(names, "10.0.0.2/server.pem") || slices.Contains(names, "10.0.0.2/server.key") {
 		t.Errorf("in the last third of their life certificates are renewed, with their keys: changed are %v", names)
 	}
-	if conf := fourth["10.0.0.2/nats-server.conf"]; strings.Count(conf, "nkey:") != 5 {
+	if conf := fourth["10.0.0.2/nats-server.conf"]; strings.Count(conf, "nkey:") != len(protocol.Roles)+1 {
 		t.Errorf("a key that was taken back is let in:\n%s", conf)
 	}
 	c.Now = now.Add(4000 * 24 * time.Hour)

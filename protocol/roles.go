@@ -13,14 +13,16 @@ type Role string
 // The roles. An operator may do everything: it watches, administers and, in
 // tests, plays any part.
 const (
-	RoleActor    Role = "actor"
-	RoleReplay   Role = "replay"
-	RoleLearner  Role = "learner"
-	RoleOperator Role = "operator"
+	RoleActor      Role = "actor"
+	RoleReplay     Role = "replay"
+	RoleLearner    Role = "learner"
+	RoleDispatcher Role = "dispatcher" // answers where jobs shall go
+	RoleClient     Role = "client"     // asks a dispatcher
+	RoleOperator   Role = "operator"
 )
 
 // Roles are all roles.
-var Roles = [...]Role{RoleActor, RoleReplay, RoleLearner, RoleOperator}
+var Roles = [...]Role{RoleActor, RoleReplay, RoleLearner, RoleDispatcher, RoleClient, RoleOperator}
 
 func (r Role) valid() bool {
 	for _, role := range Roles {
@@ -68,6 +70,17 @@ func (u user) permissions() *server.Permissions {
 				"$JS.API.STREAM.PURGE.OBJ_CKPT", "$JS.API.STREAM.MSG.GET.OBJ_CKPT", "$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.>",
 			},
 			[]string{"params.*.get", "flow.*", inbox})
+	case RoleDispatcher:
+		return allow(
+			[]string{
+				"$SRV.>", RoleClient.inbox() + ".>", RoleOperator.inbox() + ".>", inbox, "dispatch.*.status", alarmSubject("*"), trajSubject("*", "*"),
+				"$KV.hb.*.dispatcher.*", "$JS.API.STREAM.INFO.KV_cfg", "$JS.API.DIRECT.GET.KV_cfg.>",
+				"$JS.API.STREAM.INFO.OBJ_CKPT", "$JS.API.STREAM.MSG.GET.OBJ_CKPT", "$JS.API.DIRECT.GET.OBJ_CKPT.>",
+				"$JS.API.CONSUMER.CREATE.OBJ_CKPT.>", "$JS.API.CONSUMER.INFO.OBJ_CKPT.>", "$JS.API.CONSUMER.DELETE.OBJ_CKPT.>", "$JS.FC.OBJ_CKPT.>",
+			},
+			[]string{"dispatch.>", "$SRV.>", inbox})
+	case RoleClient:
+		return allow([]string{"dispatch.*.decide", "dispatch.*.complete", "dispatch.*.status"}, []string{inbox})
 	default:
 		return nil
 	}

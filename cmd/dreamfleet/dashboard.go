@@ -234,12 +234,7 @@ func checkpointParams(cfg model.Config, ckpt *learner.Checkpoint) (*model.Params
 	if err != nil {
 		return nil, err
 	}
-	r, err := ckpt.File(learner.StateFile)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	file, err := model.ReadFile(r)
+	file, err := checkpointFile(ckpt)
 	if err != nil {
 		return nil, err
 	}

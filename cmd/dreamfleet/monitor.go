@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dreamfleet/dreamfleet/actor"
+	"github.com/dreamfleet/dreamfleet/dispatch"
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
@@ -232,4 +233,53 @@ func (w *watch) recorded() map[string]float64 {
 	maps.Copy(values, w.scored)
 	maps.Copy(values, w.values)
 	return values
+}
+
+// showDispatch adds the dispatcher of this process.
+func showDispatch(p *monitor.Process, service *dispatch.Service) {
+	bounds := make([]float64, len(dispatch.LatencyBounds))
+	for i, b := range dispatch.LatencyBounds {
+		bounds[i] = b.Seconds()
+	}
+	p.Source("dispatch", func(e *monitor.Emitter) {
+		s := service.Status()
+		e.Value("dreamfleet_dispatch_decisions_total", float64(s.Policy), "policy", "")
+		held := map[dispatch.Reason]bool{}
+		for _, h := range s.Holds {
+			if h.Stream == "" {
+				held[h.Guard] = true
+			}
+		}
+		for _, r := range dispatch.Reasons {
+			e.Value("dreamfleet_dispatch_decisions_total", float64(s.Reference[r]), "reference", string(r))
+			if r != dispatch.ReasonStage {
+				e.Value("dreamfleet_dispatch_holds_total", float64(s.HoldsBegun[r]), string(r))
+				e.Flag("dreamfleet_dispatch_held", held[r], string(r))
+			}
+		}
+		version := 0.0
+		for _, v := range s.Versions {
+			if v.Acting {
+				version = float64(v.Version)
+			}
+		}
+		e.Distribution("dreamfleet_dispatch_seconds", s.Waited.Seconds(), bounds, s.Latency[:])
+		e.Value("dreamfleet_dispatch_held_streams", float64(s.Held))
+		e.Value("dreamfleet_dispatch_share_ratio", s.Share)
+		e.Value("dreamfleet_dispatch_streams", float64(s.Streams))
+		e.Value("dreamfleet_dispatch_forgotten_streams_total", float64(s.Forgotten))
+		e.Value("dreamfleet_dispatch_unfinished_jobs", float64(s.Unfinished))
+		e.Value("dreamfleet_dispatch_completed_jobs_total", float64(s.Completed))
+		e.Value("dreamfleet_dispatch_agreement_ratio", s.Agreement)
+		e.Value("dreamfleet_dispatch_param_version", version)
+		e.Value("dreamfleet_dispatch_param_swaps_total", float64(s.Swaps))
+		e.Value("dreamfleet_dispatch_params_refused_total", float64(s.Refused))
+		e.Value("dreamfleet_dispatch_replayed_blocks", float64(s.Blocks))
+		if s.ReferenceCost > 0 {
+			e.Value("dreamfleet_dispatch_replayed_cost_ratio", s.PolicyCost/s.ReferenceCost)
+		}
+		e.Value("dreamfleet_dispatch_skipped_blocks_total", float64(s.Skipped))
+		e.Value("dreamfleet_dispatch_events_lost_total", float64(s.EventsLost))
+		e.Flag("dreamfleet_dispatch_audit_failed", s.AuditFailed != "")
+	})
 }

@@ -55,7 +55,7 @@ command goes on with it.`,
 	}
 	root.AddCommand(
 		newTrainCommand(), newEvaluateCommand(), newCurvesCommand(), newExperimentCommand(), newBenchCommand(), newEnvCommand(), newConfigCommand(),
-		newNATSCommand(), newReplayCommand(), newLearnerCommand(), newActorCommand(), newLaunchCommand(), newStatusCommand(), newDashboardCommand(), newVersionCommand(),
+		newNATSCommand(), newReplayCommand(), newLearnerCommand(), newActorCommand(), newDispatchCommand(), newLaunchCommand(), newStatusCommand(), newDashboardCommand(), newVersionCommand(),
 	)
 	return root
 }

@@ -1,9 +1,7 @@
 package loadbalance
 
 import (
-	"errors"
 	"fmt"
-	"math"
 
 	"github.com/dreamfleet/dreamfleet/env"
 )
@@ -54,9 +52,9 @@ func DefaultConfig() Config {
 //	with ObserveMask: 1 or 0 for each server
 //	with ObserveRates: the rate of each server
 type Env struct {
-	cfg    Config
-	spec   env.Spec
-	reward rewardFunc
+	cfg  Config
+	spec env.Spec
+	view *View
 
 	sim   Sim
 	task  *Task
@@ -68,44 +66,21 @@ type Env struct {
 
 // New validates cfg.
 func New(cfg Config) (*Env, error) {
-	if cfg.Servers < 1 || cfg.Servers > MaxServers {
-		return nil, fmt.Errorf("loadbalance: %d servers, want 1 to %d", cfg.Servers, MaxServers)
+	view, err := NewView(cfg)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Jobs < 1 || cfg.Jobs > MaxJobs {
 		return nil, fmt.Errorf("loadbalance: %d jobs an episode, want 1 to %d", cfg.Jobs, MaxJobs)
 	}
-	if !(cfg.RewardScale > 0) || math.IsInf(cfg.RewardScale, 1) {
-		return nil, fmt.Errorf("loadbalance: reward scale is %g, want above 0", cfg.RewardScale)
-	}
-	if !(cfg.ObsHigh >= 0) {
-		return nil, fmt.Errorf("loadbalance: cap of observations is %g, want above 0, or 0 for %g", cfg.ObsHigh, DefaultObsHigh)
-	}
-	if len(cfg.LoadScales) == 0 {
-		return nil, errors.New("loadbalance: no load scales, want one or more, such as 100 and 5000")
-	}
-	for _, s := range cfg.LoadScales {
-		if !(s > 0) || math.IsInf(s, 1) {
-			return nil, fmt.Errorf("loadbalance: load scale is %g, want above 0", s)
-		}
-	}
-	reward, err := newReward(cfg.Reward, cfg.TailStart)
-	if err != nil {
-		return nil, err
-	}
 	e := &Env{
-		cfg:    cfg,
-		reward: reward,
-		sim:    Sim{ObsHigh: cfg.ObsHigh},
-		fast:   NewFastSource(0, 1, 1, 1),
-		loads:  make([]float64, cfg.Servers+1),
+		cfg:   cfg,
+		view:  view,
+		sim:   Sim{ObsHigh: cfg.ObsHigh},
+		fast:  NewFastSource(0, 1, 1, 1),
+		loads: make([]float64, cfg.Servers+1),
 	}
-	e.spec = env.Spec{Obs: len(cfg.LoadScales) * (cfg.Servers + 1), Actions: cfg.Servers}
-	if cfg.ObserveMask {
-		e.spec.Obs += cfg.Servers
-	}
-	if cfg.ObserveRates {
-		e.spec.Obs += cfg.Servers
-	}
+	e.spec = env.Spec{Obs: view.Width(), Actions: cfg.Servers}
 	e.sim.done = true
 	return e, nil
 }
@@ -168,31 +143,10 @@ func none(drift float64) bool { return drift == 0 || drift == 1 }
 // Observe writes the observation and which servers take jobs.
 func (e *Env) Observe(obs []float32, mask []bool) {
 	e.sim.Observe(e.loads)
-	k := 0
-	for _, s := range e.cfg.LoadScales {
-		for _, v := range e.loads {
-			obs[k] = float32(v / s)
-			k++
-		}
-	}
 	for i := range mask {
 		mask[i] = e.sim.Up(i)
 	}
-	if e.cfg.ObserveMask {
-		for _, up := range mask {
-			obs[k] = 0
-			if up {
-				obs[k] = 1
-			}
-			k++
-		}
-	}
-	if e.cfg.ObserveRates {
-		for _, rate := range e.sim.Rates() {
-			obs[k] = float32(rate)
-			k++
-		}
-	}
+	e.view.Observe(obs, e.loads, mask, e.sim.Rates())
 }
 
 // Step assigns the incoming job.
@@ -202,11 +156,8 @@ func (e *Env) Step(action int) (env.Outcome, error) {
 	if err != nil {
 		return env.Outcome{}, err
 	}
-	o := env.Outcome{Reward: e.reward(park, settled, size) * e.cfg.RewardScale, Done: done}
-	o.Signal = o.Reward
-	if e.cfg.HideRates {
-		o.Signal = park * e.cfg.RewardScale
-	}
+	o := env.Outcome{Done: done}
+	o.Reward, o.Signal = e.view.Reward(park, settled, size)
 	return o, nil
 }
 
