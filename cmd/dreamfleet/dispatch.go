@@ -248,7 +248,7 @@ func dispatchPolicy(cfg protocol.Config) (dispatch.Policy, error) {
 		return dispatch.Policy{}, err
 	}
 	return dispatch.Policy{
-		Model: w.config(cfg).Model, Env: w.env, Tasks: w.tasks, Blind: !cfg.Env.RL2Inputs,
+		Model: worldModel(cfg, w), Env: w.env, Tasks: w.tasks, Blind: !cfg.Env.RL2Inputs,
 	}, nil
 }
 
