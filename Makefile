@@ -3,8 +3,9 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
-# The packages with goroutines, which the race detector runs again.
-RACE := ./protocol ./deploy ./dispatch ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel ./cmd/dreamfleet
+# The packages with goroutines, which the race detector runs again; the command apart, without what
+# takes turns or happens in other processes.
+RACE := ./protocol ./deploy ./dispatch ./actor ./replay ./learner ./monitor ./monitor/dashboard ./watchdog ./model ./model/internal/kernel
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -24,6 +25,7 @@ test: ## vet, all tests with fuzz seeds, the race detector on the concurrent pac
 	go vet ./...
 	go test -timeout 8m ./...
 	go test -timeout 8m -race $(RACE)
+	go test -timeout 8m -race -skip 'Lockstep|Launch|Experiment' ./cmd/dreamfleet
 	go test -timeout 8m -race -run Runner ./experiment
 	@$(MAKE) --no-print-directory kernel-paths
 
