@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +34,22 @@ const (
 	// pollWait is how long a subscriber hears nothing before it asks for the
 	// newest version: it may have been away during a broadcast.
 	pollWait = 5 * time.Second
+
+	// Single frames are served to as many subscribers within a rescueWindow: else a
+	// thousand actors that start at once, or that hear a slow broadcast late, would
+	// each fetch all of it through the learner's connection, ask again when that takes
+	// too long, and never have done: of a thousand on two busy cores 334 had 1.5 MB
+	// after a minute. Instead the newest version is then broadcast once more, to all.
+	rescueSubscribers = 16
+	rescueWindow      = time.Second
+	// slowFlush is a round trip so long that the server is busy with what it was given:
+	// 512 KB to a thousand subscribers take it half a second and more. Meanwhile it
+	// reads nothing, and a connection that has written more than fits into the
+	// sockets' buffers breaks off after a second (see Connect).
+	slowFlush = 50 * time.Millisecond
+	// flushTimeout is longer than any such round trip that was seen: 5 to 8 s, of a
+	// thousand subscribers on two cores that others kept busy.
+	flushTimeout = 30 * time.Second
 )
 
 // Broadcaster sends a leader's parameters to all subscribers and serves them to
@@ -42,14 +59,21 @@ type Broadcaster struct {
 	lease *Lease
 	sub   *nats.Subscription
 
-	mu   sync.Mutex
-	kept [][]ParamFrame // newest last
+	sending sync.Mutex // held while a version goes out; guards pace
+	pace    int        // bytes between two round trips
+
+	mu       sync.Mutex
+	kept     [][]ParamFrame  // newest last
+	since    time.Time       // when the present rescueWindow began
+	asking   map[string]bool // subscribers that have asked within it
+	late     int             // requests put off since a rescue last looked
+	rescuing bool            // somebody looks whether the newest version has to go out again
 }
 
 // NewBroadcaster starts serving. Close it when done.
 func (l *Lease) NewBroadcaster() (*Broadcaster, error) {
 	b := l.bus
-	c := &Broadcaster{bus: b, lease: l}
+	c := &Broadcaster{bus: b, lease: l, pace: FrameBytes, asking: map[string]bool{}}
 	var err error
 	c.sub, err = b.nc.QueueSubscribe(paramGetSubject(b.cfg.Run), paramQueue, c.serve)
 	if err != nil {
@@ -73,7 +97,10 @@ func (c *Broadcaster) Publish(ctx context.Context, version uint64, blob []byte) 
 	if err := c.keep(frames); err != nil {
 		return fmt.Errorf("broadcast parameters %d: %w", version, err)
 	}
-	if err := c.send(ctx, frames); err != nil {
+	c.sending.Lock()
+	err = c.send(ctx, frames)
+	c.sending.Unlock()
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -101,11 +128,11 @@ func (c *Broadcaster) keep(frames []ParamFrame) error {
 func (c *Broadcaster) send(ctx context.Context, frames []ParamFrame) error {
 	pending := 0
 	for i := range frames {
-		if pending += len(frames[i].Data); pending > paceBytes {
+		if pending += len(frames[i].Data); pending > c.pace {
 			if err := c.flush(ctx); err != nil {
 				return err
 			}
-			pending = 0
+			pending = len(frames[i].Data)
 		}
 		if !c.lease.held() {
 			return errLeaseLate
@@ -120,23 +147,99 @@ func (c *Broadcaster) send(ctx context.Context, frames []ParamFrame) error {
 // errLeaseLate says why nothing is sent although no other learner leads yet.
 var errLeaseLate = errors.New("the lease has run out and is not renewed yet")
 
+// flush makes a round trip, and the pace follow how long that takes.
 func (c *Broadcaster) flush(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	return c.bus.nc.FlushWithContext(ctx)
+	start := time.Now()
+	err := c.bus.nc.FlushWithContext(ctx)
+	if time.Since(start) > slowFlush {
+		c.pace = FrameBytes
+	} else {
+		c.pace = min(2*c.pace, paceBytes)
+	}
+	return err
 }
 
 // serve answers a request for a frame of the version that its headers name or,
 // without an index, for the first frame of the newest version if that is after
-// the one named.
+// the one named. While a version goes out, and where many ask, requests are put off:
+// what they lack is still on its way to them or will be broadcast once more.
 func (c *Broadcaster) serve(request *nats.Msg) {
-	reply := &nats.Msg{Header: nats.Header{headerGone: {"1"}}}
-	if frame := c.find(request.Header); frame != nil && c.lease.held() {
-		reply = frame.message("")
+	frame := c.find(request.Header)
+	if frame == nil || !c.lease.held() {
+		c.respond(request, &nats.Msg{Header: nats.Header{headerGone: {"1"}}})
+		return
 	}
+	if c.crowded(request.Reply, time.Now()) || !c.sending.TryLock() {
+		// Gone stays, for subscribers of before there was Later.
+		c.respond(request, &nats.Msg{Header: nats.Header{headerGone: {"1"}, headerLater: {"1"}}})
+		return
+	}
+	defer c.sending.Unlock()
+	c.respond(request, frame.message(""))
+	if err := c.flush(c.bus.ctx); err != nil {
+		c.bus.log.Debug("a frame was served and may be lost", "error", err)
+	}
+}
+
+func (c *Broadcaster) respond(request, reply *nats.Msg) {
 	if err := request.RespondMsg(reply); err != nil {
 		c.bus.log.Warn("reply to a request for parameters", "error", err)
 	}
+}
+
+// crowded notes who asks for a frame and reports whether too many do to serve each;
+// if they go on, the newest version is broadcast once more. A subscriber's reply
+// subjects begin alike.
+func (c *Broadcaster) crowded(reply string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.since) >= rescueWindow {
+		c.since = now
+		clear(c.asking)
+	}
+	who := reply[:max(0, strings.LastIndexByte(reply, '.'))]
+	if len(c.asking) < rescueSubscribers {
+		c.asking[who] = true
+	}
+	if c.asking[who] {
+		return false
+	}
+	c.late++
+	if !c.rescuing && c.bus.ctx.Err() == nil {
+		c.rescuing = true
+		c.bus.pending.Go(c.rescue)
+	}
+	return true
+}
+
+// rescue waits until what goes out has gone out and had time to arrive, and where many
+// still ask then, broadcasts the newest version again. It ends with the bus.
+func (c *Broadcaster) rescue() {
+	c.sending.Lock() // for the end of what goes out
+	c.mu.Lock()
+	c.late = 0
+	c.mu.Unlock()
+	c.sending.Unlock()
+	err := pause(c.bus.ctx, 2*rescueWindow)
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.mu.Lock()
+	frames, late := c.kept[len(c.kept)-1], c.late
+	c.mu.Unlock()
+	if err == nil && late > 0 {
+		c.bus.log.Info("many actors lack parameters: they are broadcast once more", "version", frames[0].ID.Version)
+		if err = c.send(c.bus.ctx, frames); err == nil {
+			c.bus.counters.paramsResent.Add(1)
+		}
+	}
+	if err != nil && c.bus.ctx.Err() == nil {
+		c.bus.log.Warn("broadcasting parameters once more broke off", "version", frames[0].ID.Version, "error", err)
+	}
+	c.mu.Lock()
+	c.rescuing = false
+	c.mu.Unlock()
 }
 
 func (c *Broadcaster) find(header nats.Header) *ParamFrame {
@@ -163,7 +266,7 @@ func (c *Broadcaster) find(header nats.Header) *ParamFrame {
 	return nil
 }
 
-// Close stops serving.
+// Close stops serving. A broadcast that is repeated ends by itself, or with the bus.
 func (c *Broadcaster) Close() error { return c.sub.Unsubscribe() }
 
 // FollowParams hands every newer parameter blob to deliver, verified, the
@@ -217,12 +320,18 @@ type follower struct {
 	deliver func(version uint64, blob []byte)
 	parts   Assembler
 	served  bool // a version has been delivered
+	vain    int  // fetches in a row that have not brought a version
 }
+
+// maxVain bounds how often a subscriber that asks in vain doubles its patience: to
+// 8 s, jitter apart.
+const maxVain = 4
 
 // patience is how long to wait for the next frame before asking.
 func (f *follower) patience() time.Duration {
 	if _, missing := f.parts.Missing(); len(missing) > 0 || !f.served {
-		return lossWait + f.bus.cfg.Jitter(lossWait)
+		wait := lossWait << f.vain
+		return wait + f.bus.cfg.Jitter(wait)
 	}
 	return pollWait + f.bus.cfg.Jitter(pollWait)
 }
@@ -241,7 +350,7 @@ func (f *follower) take(msg *nats.Msg) {
 		f.bus.refuse("parameter frame", msg.Subject, msg.Header, msg.Data, err)
 	case blob != nil:
 		f.bus.counters.paramsReceived.Add(1)
-		f.served = true
+		f.served, f.vain = true, 0
 		f.deliver(frame.ID.Version, blob)
 	}
 }
@@ -249,6 +358,12 @@ func (f *follower) take(msg *nats.Msg) {
 // fetch asks for what is missing: first, if no version is in hand, for the
 // first frame of a newer one, then for the others, fetchWindow at a time.
 func (f *follower) fetch(ctx context.Context) {
+	before := f.parts.Newest()
+	defer func() {
+		if f.parts.Newest() == before {
+			f.vain = min(f.vain+1, maxVain)
+		}
+	}()
 	if _, missing := f.parts.Missing(); len(missing) == 0 && !f.accept(f.request(ctx, requestHeader(f.parts.Newest()))) {
 		return
 	}
@@ -299,6 +414,8 @@ func (f *follower) request(ctx context.Context, header nats.Header) *nats.Msg {
 func (f *follower) accept(reply *nats.Msg) bool {
 	switch {
 	case reply == nil:
+		return false
+	case reply.Header.Get(headerLater) != "":
 		return false
 	case reply.Header.Get(headerGone) != "":
 		f.parts.Drop() // a newer version is there, the next round starts on it

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -254,5 +255,47 @@ func TestLostFrameIsFetched(t *testing.T) {
 	eventually(t, "the two lost frames are fetched", a.at(2))
 	if got := b.Stats().ParamsFetched - before; got != 2 {
 		t.Errorf("%d frames were fetched for 2 lost", got)
+	}
+}
+
+// Many that come late are not served one by one: the version goes out once more, to all.
+func TestManyLateSubscribers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0"})
+	learner := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner, Name: "learner"})
+	c := broadcaster(t, learner)
+	send(t, c, 1)
+	const many = 64
+	all := make([]*subscriber, many)
+	for i := range all {
+		// All ask at once, and again half a second later.
+		b := connect(t, protocol.BusConfig{
+			URL: s.URL(), Role: protocol.RoleActor, Name: fmt.Sprintf("a%d", i), Jitter: func(time.Duration) time.Duration { return 0 },
+		})
+		all[i] = &subscriber{bus: b}
+	}
+	for _, a := range all {
+		background(t, func(ctx context.Context) error {
+			return a.bus.FollowParams(ctx, func(version uint64, blob []byte) {
+				if !bytes.Equal(blob, params(version)) {
+					t.Errorf("parameters %d are torn", version)
+				}
+				a.newest.Store(version)
+			})
+		})
+	}
+	for _, a := range all {
+		eventually(t, "all have it", a.at(1))
+	}
+	var fetched uint64
+	for _, a := range all {
+		fetched += a.bus.Stats().ParamsFetched
+	}
+	if resent := learner.Stats().ParamsResent; resent == 0 || fetched >= many*3 {
+		t.Errorf("it went out %d times more, and %d of %d frames were served singly", resent, fetched, many*3)
+	}
+	send(t, c, 2)
+	for _, a := range all {
+		eventually(t, "all have the next", a.at(2))
 	}
 }

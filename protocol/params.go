@@ -29,7 +29,8 @@ const (
 	headerCount   = "Df-Count"
 	headerSize    = "Df-Size"
 	headerDigest  = "Df-CRC32C"
-	headerGone    = "Df-Gone" // instead of the others: there is no such frame
+	headerGone    = "Df-Gone"  // instead of the others: there is no such frame
+	headerLater   = "Df-Later" // beside it: there is, but it is not served singly now
 )
 
 // ParamID orders parameter blobs: by the learner's epoch, then by version. A

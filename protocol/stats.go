@@ -14,6 +14,7 @@ type Stats struct {
 	DeadLetterLost uint64            // attempts at dead-lettering that failed; the message comes again
 
 	ParamsSent      uint64 // versions broadcast
+	ParamsResent    uint64 // versions broadcast once more since many subscribers lacked them
 	ParamSendFailed uint64 // versions whose broadcast broke off; subscribers fetch them
 	ParamsReceived  uint64 // versions assembled and verified
 	ParamsStale     uint64 // frames of versions already finished or overtaken
@@ -34,7 +35,7 @@ type counters struct {
 	published, duplicates, publishFailed       atomic.Uint64
 	consumed, redelivered, deadLetterLost      atomic.Uint64
 	deadLettered, refused                      [len(reasons)]atomic.Uint64
-	paramsSent, paramSendFailed                atomic.Uint64
+	paramsSent, paramsResent, paramSendFailed  atomic.Uint64
 	paramsReceived, paramsStale, paramsFetched atomic.Uint64
 	samples, sampleWaits, heartbeatLost        atomic.Uint64
 	denied, slowConsumers, asyncErrors         atomic.Uint64
@@ -48,7 +49,7 @@ func (b *Bus) Stats() Stats {
 		Published: c.published.Load(), Duplicates: c.duplicates.Load(), PublishFailed: c.publishFailed.Load(),
 		Consumed: c.consumed.Load(), Redelivered: c.redelivered.Load(),
 		DeadLettered: map[string]uint64{}, Refused: map[string]uint64{}, DeadLetterLost: c.deadLetterLost.Load(),
-		ParamsSent: c.paramsSent.Load(), ParamSendFailed: c.paramSendFailed.Load(),
+		ParamsSent: c.paramsSent.Load(), ParamsResent: c.paramsResent.Load(), ParamSendFailed: c.paramSendFailed.Load(),
 		ParamsReceived: c.paramsReceived.Load(),
 		ParamsStale:    c.paramsStale.Load(), ParamsFetched: c.paramsFetched.Load(),
 		Samples: c.samples.Load(), SampleWaits: c.sampleWaits.Load(),

@@ -65,6 +65,7 @@ docs/performance.md tells what the figures mean and what to expect.`,
 	cmd.Flags().IntVar(&rounds, "rounds", minRounds, "rounds after one to warm up")
 	cmd.Flags().StringVar(&dir, "dir", "", "`folder` for files, on the disk to be measured (default the system's)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.AddCommand(newScaleCommand())
 	return cmd
 }
 
