@@ -76,7 +76,7 @@ alert-check: ## give the alert rules and the dashboard to Prometheus's own parse
 
 generate-check: ## fail when generated files are not what their sources generate
 	go generate ./cmd/dreamfleet ./model/internal/kernel
-	git diff --exit-code -- docs/configuration.md docs/metrics.md model/internal/kernel
+	git diff --exit-code -- docs/configuration.md docs/metrics.md docs/sizing.md model/internal/kernel
 
 # The files of deploy that other programs are for, read as these would. What needs large modules is a
 # module of its own; what needs a program that is not there is left out, and said so.

@@ -354,7 +354,11 @@ func (m *scaling) measureReplay(ctx context.Context) error {
 	}
 	m.figure("batch_replay", "us", 1e6*each(func(u usage) float64 { return u.replay }))
 	m.figure("batch_nats", "us", 1e6*each(func(u usage) float64 { return u.nats }))
-	m.figure("batch_bytes", "B", each(func(u usage) float64 { return u.sent }))
+	data, err := batch.AppendTo(nil)
+	if err != nil {
+		return err
+	}
+	m.figure("batch_bytes", "B", float64(len(data)))
 	bytes, err := m.fleet.replay.metric("dreamfleet_replay_step_bytes")
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 //go:generate go run . config --markdown ../../docs/configuration.md
 //go:generate go run . config --metrics-markdown ../../docs/metrics.md
+//go:generate sh -c "go run . bench scale --sizing ../../docs/results/scale/figures.jsonl > sizing.tmp && mv sizing.tmp ../../docs/sizing.md"
 
 func newConfigCommand() *cobra.Command {
 	var flags configFlags
