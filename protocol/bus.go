@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -70,6 +71,9 @@ type Bus struct {
 	cancel   context.CancelFunc
 	inFlight chan struct{}  // a token for every unacknowledged chunk
 	pending  sync.WaitGroup // goroutines awaiting acknowledgements
+
+	shards atomic.Int32 // replays of the run, see Divide; 0: one
+	shard  atomic.Int32 // which of them this connection serves
 
 	mu        sync.Mutex
 	bounds    BusConfig // cfg with the bounds of BoundTrajectories

@@ -46,7 +46,7 @@ func (b *Bus) PublishChunk(ctx context.Context, c *Chunk, done func(seq uint64, 
 	case <-b.ctx.Done():
 		return ErrDisconnected
 	}
-	future, err := b.js.PublishMsgAsync(&nats.Msg{Subject: trajSubject(c.Run, c.Actor), Data: data},
+	future, err := b.js.PublishMsgAsync(&nats.Msg{Subject: b.chunkSubject(c.Actor), Data: data},
 		jetstream.WithMsgID(c.MessageID()), jetstream.WithExpectStream(streamTraj))
 	if err != nil {
 		<-b.inFlight
@@ -157,14 +157,17 @@ func (b *Bus) ConsumeChunks(ctx context.Context, handler func(*ChunkMsg)) error 
 }
 
 func (b *Bus) consume(ctx context.Context, handler func(*ChunkMsg)) error {
+	name, subjects := b.consumer()
 	want := jetstream.ConsumerConfig{
-		Durable:       consumerName(b.cfg.Run),
+		Durable:       name,
 		Description:   "the replay of run " + b.cfg.Run,
-		FilterSubject: trajSubject(b.cfg.Run, "*"),
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       b.cfg.AckWait,
 		MaxAckPending: maxAckPending,
 		MaxDeliver:    -1,
+	}
+	if want.FilterSubject = subjects[0]; len(subjects) > 1 {
+		want.FilterSubject, want.FilterSubjects = "", subjects
 	}
 	consumer, err := b.js.CreateOrUpdateConsumer(ctx, streamTraj, want)
 	if err != nil {
@@ -210,7 +213,7 @@ func giveBack(msg jetstream.Msg) error { return msg.NakWithDelay(fetchWait) }
 func (b *Bus) deliver(ctx context.Context, msg jetstream.Msg, handler func(*ChunkMsg)) {
 	chunk := b.chunks.Get().(*Chunk)
 	err := decodeChunk(chunk, msg.Data(), Limits{})
-	if err == nil && trajSubject(chunk.Run, chunk.Actor) != msg.Subject() {
+	if err == nil && msg.Subject() != b.chunkSubject(chunk.Actor) && msg.Subject() != trajSubject(chunk.Run, chunk.Actor) {
 		err = fmt.Errorf("chunk of actor %s of run %s on subject %s: %w", chunk.Actor, chunk.Run, msg.Subject(), ErrCorrupt)
 	}
 	if err != nil {

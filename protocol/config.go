@@ -323,6 +323,10 @@ type ReplaySection struct {
 	// Larger rides out pauses and lets chunks arrive many at a time; smaller keeps the ratio
 	// tight.
 	Slack float64 `yaml:"slack"`
+	// Replays among which the run is divided, by the hash of each actor's name: processes of
+	// their own, started with --shard, each with its part of the capacity. More than one for
+	// more than some thousand chunks a second (docs/sizing.md); without lockstep only.
+	Shards int `yaml:"shards"`
 	// Steps over which the recency sampler's weight halves.
 	HalfLife float64 `yaml:"half_life"`
 
@@ -469,6 +473,7 @@ func DefaultConfig() Config {
 		Replay: ReplaySection{
 			Capacity: 500_000,
 			Slack:    128,
+			Shards:   1,
 			HalfLife: 8_000,
 			Sampler:  SamplerSection{Uniform: 0.5, Recency: 0.5},
 		},

@@ -212,6 +212,10 @@ func (v *validator) collection(c *Config) {
 	}
 	v.atLeast("learner.prefill", l.Prefill, int64(l.BatchSize*l.BatchLength))
 	v.check(r.Capacity >= 2*l.Prefill, "replay.capacity", r.Capacity, "at least twice learner.prefill (%d)", l.Prefill)
+	v.between("replay.shards", r.Shards, 1, MaxShards)
+	v.check(r.Shards <= 1 || !c.Lockstep && l.Algorithm == Dreamer, "replay.shards", r.Shards, "1 in lockstep and for learner.algorithm %s", A2C)
+	v.check(r.Shards <= 1 || r.Capacity/int64(max(1, r.Shards)) >= 2*int64(l.BatchSize*l.BatchLength), "replay.shards", r.Shards,
+		"so few that each holds two batches of replay.capacity (%d)", r.Capacity)
 	v.check(r.Slack >= 1, "replay.slack", r.Slack, "1 or more")
 	v.positive("replay.half_life", r.HalfLife)
 	s := r.Sampler

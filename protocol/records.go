@@ -266,6 +266,11 @@ type Flow struct {
 	Reason  string `json:"reason"`  // in words, for the log; at most 256 bytes are sent
 	Inserts uint64 `json:"inserts"` // steps inserted
 	Samples uint64 `json:"samples"` // steps sampled
+
+	// Of this shard, for the others and for the learner; a replay of before there were
+	// shards does not say them.
+	Steps   uint64  `json:"steps"`   // stored
+	Balance float64 `json:"balance"` // of its limiter
 }
 
 // PublishFlow tells all actors. It is not acknowledged: tell them again and
@@ -274,7 +279,7 @@ func (b *Bus) PublishFlow(f Flow) error {
 	f.Reason = f.Reason[:min(len(f.Reason), 256)]
 	data, err := json.Marshal(f)
 	if err == nil {
-		err = b.nc.Publish(flowSubject(b.cfg.Run), data)
+		err = b.nc.Publish(b.sharded("flow", int(b.shard.Load()), ""), data)
 	}
 	if err != nil {
 		return fmt.Errorf("publish flow: %w", b.cause(err))
@@ -283,15 +288,13 @@ func (b *Bus) PublishFlow(f Flow) error {
 }
 
 // FollowFlow hands every flow message to handler until ctx ends, whose error
-// it returns.
+// it returns. Of several shards each message tells the flow of all together.
 func (b *Bus) FollowFlow(ctx context.Context, handler func(Flow)) error {
-	return b.follow(ctx, flowSubject(b.cfg.Run), func(msg *nats.Msg) {
-		flow, err := decodeFlow(msg.Data)
-		if err != nil {
-			b.refuse("flow message", msg.Subject, msg.Header, msg.Data, err)
-			return
-		}
-		handler(flow)
+	all := newFlows(int(b.shards.Load()))
+	return b.FollowShards(ctx, func(shard int, f Flow) {
+		now := time.Now()
+		all.take(shard, f, now)
+		handler(all.sum(now))
 	})
 }
 

@@ -46,30 +46,30 @@ func (u user) permissions() *server.Permissions {
 		run := cmp.Or(u.run, "*")
 		return allow(
 			[]string{
-				trajSubject(run, "*"), paramGetSubject(run), "$KV.hb." + run + ".actor.*", viewSubject(run, "*"),
+				trajSubject(run, "*"), trajSubject(run, "*.*"), paramGetSubject(run), "$KV.hb." + run + ".actor.*", viewSubject(run, "*"),
 				"$JS.API.STREAM.INFO.KV_cfg",
 				"$JS.API.DIRECT.GET.KV_cfg.$KV.cfg." + run + ".config", "$JS.API.DIRECT.GET.KV_cfg.$KV.cfg." + run + ".lease",
 			},
-			[]string{paramSubject(run), flowSubject(run), lookSubject(run, "*"), inbox})
+			[]string{paramSubject(run), flowSubject(run), flowSubject(run) + ".*", lookSubject(run, "*"), inbox})
 	case RoleReplay:
 		return allow(
 			[]string{
-				"flow.*", "dead.*", "$KV.hb.*.replay.*", "$SRV.>", RoleLearner.inbox() + ".>",
+				"flow.*", "flow.*.*", "dead.*", "$KV.hb.*.replay.*", "$SRV.>", RoleLearner.inbox() + ".>",
 				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*",
 				"$JS.API.CONSUMER.CREATE.TRAJ.>", "$JS.API.CONSUMER.INFO.TRAJ.*",
 				"$JS.API.CONSUMER.MSG.NEXT.TRAJ.*", "$JS.ACK.TRAJ.>",
 				"$JS.API.DIRECT.GET.KV_cfg.>",
 			},
-			[]string{"batch.*.*", "$SRV.>", inbox})
+			[]string{"batch.*.*", "batch.*.*.*", "flow.*.*", "$SRV.>", inbox})
 	case RoleLearner: // that of an on-policy algorithm takes the trajectories itself
 		return allow(
 			[]string{
-				"params.*.chunk", "batch.*.*", "dead.*", RoleActor.inbox() + ".>",
+				"params.*.chunk", "batch.*.*", "batch.*.*.*", "dead.*", RoleActor.inbox() + ".>",
 				"$KV.cfg.>", "$KV.curves.*", "$KV.hb.*.learner.*", "$O.CKPT.>", "$JS.FC.>", "$JS.ACK.TRAJ.>",
 				"$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES",
 				"$JS.API.STREAM.PURGE.OBJ_CKPT", "$JS.API.STREAM.MSG.GET.OBJ_CKPT", "$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.>",
 			},
-			[]string{"params.*.get", "flow.*", inbox})
+			[]string{"params.*.get", "flow.*", "flow.*.*", inbox})
 	case RoleDispatcher:
 		return allow(
 			[]string{

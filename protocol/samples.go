@@ -51,8 +51,8 @@ func (b *Bus) ServeSamples(ctx context.Context, s Sampler) error {
 		return fmt.Errorf("serve samples: %w", b.cause(err))
 	}
 	err = errors.Join(
-		service.AddEndpoint("get", micro.HandlerFunc(server.get), micro.WithEndpointSubject(sampleSubject(b.cfg.Run))),
-		service.AddEndpoint("refresh", micro.HandlerFunc(server.refresh), micro.WithEndpointSubject(refreshSubject(b.cfg.Run))))
+		service.AddEndpoint("get", micro.HandlerFunc(server.get), micro.WithEndpointSubject(b.sharded("batch", int(b.shard.Load()), ".get"))),
+		service.AddEndpoint("refresh", micro.HandlerFunc(server.refresh), micro.WithEndpointSubject(b.sharded("batch", int(b.shard.Load()), ".refresh"))))
 	if err == nil {
 		<-ctx.Done()
 		err = ctx.Err()
@@ -157,11 +157,12 @@ func (s *sampleServer) refuse(request micro.Request, code string, why error) {
 type BatchShape struct{ Size, Length, ObsLen, Actions, ContextLen int }
 
 // RemoteReplay is the learner's side of the sample service: batches of one
-// shape from a replay elsewhere.
+// shape from a replay elsewhere, or from its shards.
 type RemoteReplay struct {
 	bus     *Bus
 	shape   BatchShape
 	request []byte
+	shards  *shardedReplay // nil: the run has one replay
 }
 
 // RemoteReplay returns a source of batches.
@@ -170,7 +171,11 @@ func (b *Bus) RemoteReplay(shape BatchShape) (*RemoteReplay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RemoteReplay{bus: b, shape: shape, request: request}, nil
+	r := &RemoteReplay{bus: b, shape: shape, request: request}
+	if b.divided() {
+		r.shards, err = b.shardedReplay(shape)
+	}
+	return r, err
 }
 
 // Sample fills dst, whose memory it reuses. It waits, for the rate limiter as
@@ -180,6 +185,9 @@ func (b *Bus) RemoteReplay(shape BatchShape) (*RemoteReplay, error) {
 // the server's max_payload (ErrTooLarge) or of another program's version
 // (ErrVersion), or the replay's own.
 func (r *RemoteReplay) Sample(ctx context.Context, dst *Batch) error {
+	if r.shards != nil {
+		return r.shards.sample(ctx, dst)
+	}
 	for {
 		reply, err := r.bus.ask(ctx, sampleSubject(r.bus.cfg.Run), r.request)
 		if err != nil {
@@ -205,6 +213,9 @@ func (r *RemoteReplay) Sample(ctx context.Context, dst *Batch) error {
 
 // Refresh sends recomputed context rows back and waits until they are taken.
 func (r *RemoteReplay) Refresh(ctx context.Context, refresh *Refresh) error {
+	if r.shards != nil {
+		return r.shards.refresh(ctx, refresh)
+	}
 	data, err := refresh.AppendTo(nil)
 	if err != nil {
 		return err
@@ -221,25 +232,35 @@ func (r *RemoteReplay) Refresh(ctx context.Context, refresh *Refresh) error {
 // ask repeats a request until it is answered.
 func (b *Bus) ask(ctx context.Context, subject string, data []byte) ([]byte, error) {
 	for {
-		reply, err := b.askOnce(ctx, subject, data)
-		if err == nil {
-			code, text := reply.Header.Get(micro.ErrorCodeHeader), reply.Header.Get(micro.ErrorHeader)
-			switch code {
-			case "":
-				return reply.Data, nil
-			case codeWait:
-				err = errors.New(text)
-			case codeTooLarge:
-				return nil, fmt.Errorf("the replay answers %.1024q: %w", text, ErrTooLarge)
-			default:
-				return nil, fmt.Errorf("the replay answers %.8q: %.1024q", code, text)
-			}
+		reply, again, err := b.askAgain(ctx, subject, data)
+		if !again {
+			return reply, err
 		}
-		b.counters.sampleWaits.Add(1)
 		if pauseErr := pause(ctx, retryWait); pauseErr != nil {
 			return nil, fmt.Errorf("%w; last: %w", pauseErr, b.cause(err))
 		}
 	}
+}
+
+// askAgain makes a request and reports whether to ask again later: there is no answer,
+// or the answer is not yet.
+func (b *Bus) askAgain(ctx context.Context, subject string, data []byte) (reply []byte, again bool, err error) {
+	msg, err := b.askOnce(ctx, subject, data)
+	if err == nil {
+		code, text := msg.Header.Get(micro.ErrorCodeHeader), msg.Header.Get(micro.ErrorHeader)
+		switch code {
+		case "":
+			return msg.Data, false, nil
+		case codeWait:
+			err = errors.New(text)
+		case codeTooLarge:
+			return nil, false, fmt.Errorf("the replay answers %.1024q: %w", text, ErrTooLarge)
+		default:
+			return nil, false, fmt.Errorf("the replay answers %.8q: %.1024q", code, text)
+		}
+	}
+	b.counters.sampleWaits.Add(1)
+	return nil, true, err
 }
 
 func (b *Bus) askOnce(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {

@@ -61,7 +61,7 @@ func (s *Server) Stats() (ServerStats, error) {
 			of.Bytes += stream.State.Bytes
 			of.Limit += stream.Config.MaxBytes
 			for _, c := range stream.Consumer {
-				if stream.Name == streamTraj && strings.HasPrefix(c.Name, consumerName("")) {
+				if stream.Name == streamTraj && strings.HasPrefix(c.Name, "replay") {
 					st.TrajectoryLag += c.NumPending
 					st.TrajectoryInFlight += uint64(c.NumAckPending)
 				}

@@ -10,6 +10,16 @@ type LimiterConfig struct {
 	Ratio    float64 // replayed steps per inserted step, above 0
 	MinSteps int     // steps inserted before the first sample, at least 1; they are owed no samples
 	Budget   int     // replayed steps by which either side may run ahead, at least those of one batch
+
+	// Shards is among how many replays the run is divided, 0 or 1 for one. All else is of
+	// all together: each shard owes no samples for its part of MinSteps, and looks at the
+	// sum of what it and the others have, see Others.
+	Shards int
+}
+
+// own is the shard's part of MinSteps.
+func (c LimiterConfig) own() uint64 {
+	return uint64((c.MinSteps + max(1, c.Shards) - 1) / max(1, c.Shards))
 }
 
 // Limiter keeps sampling and inserting in proportion, after Reverb's
@@ -26,9 +36,16 @@ type LimiterConfig struct {
 // Never do both sides wait: a batch is at most Budget steps, so where sampling
 // is refused the balance is below zero, and inserting is not.
 type Limiter struct {
-	cfg   LimiterConfig
-	state LimiterState
+	cfg    LimiterConfig
+	state  LimiterState
+	others LimiterState // sum of the other shards'
 }
+
+// Others takes in what the other shards have together, as they have told it last.
+func (l *Limiter) Others(sum LimiterState) { l.others = sum }
+
+func (l *Limiter) inserted() uint64 { return l.state.Inserted + l.others.Inserted }
+func (l *Limiter) balance() float64 { return l.state.Balance + l.others.Balance }
 
 // LimiterState is what a Limiter saves.
 type LimiterState struct {
@@ -45,7 +62,7 @@ func NewLimiter(cfg LimiterConfig, batch, capacity int) (*Limiter, error) {
 		return nil, fmt.Errorf("ratio is %v: replayed steps per inserted step must be a number above 0", cfg.Ratio)
 	case cfg.MinSteps < 1:
 		return nil, fmt.Errorf("steps before the first sample are %d: nothing could be sampled, at least 1", cfg.MinSteps)
-	case cfg.MinSteps > capacity:
+	case cfg.own() > uint64(max(0, capacity)):
 		return nil, fmt.Errorf("steps before the first sample are %d and the capacity is %d: sampling would begin after the first steps are gone, lower the one or raise the other", cfg.MinSteps, capacity)
 	case cfg.Budget < batch:
 		return nil, fmt.Errorf("error budget is %d replayed steps and a batch has %d: samples and inserts could wait for each other, make it at least one batch", cfg.Budget, batch)
@@ -58,7 +75,7 @@ func NewLimiter(cfg LimiterConfig, batch, capacity int) (*Limiter, error) {
 func (l *Limiter) Insert(steps int) {
 	before := l.state.Inserted
 	l.state.Inserted += uint64(steps)
-	minimum := uint64(l.cfg.MinSteps)
+	minimum := l.cfg.own()
 	if l.state.Inserted > minimum {
 		l.state.Balance += l.cfg.Ratio * float64(l.state.Inserted-max(before, minimum))
 	}
@@ -72,7 +89,7 @@ func (l *Limiter) Sample(steps int) {
 
 // CanSample reports whether so many steps may be sampled now.
 func (l *Limiter) CanSample(steps int) bool {
-	return l.state.Inserted >= uint64(l.cfg.MinSteps) && l.state.Balance-float64(steps) >= -float64(l.cfg.Budget)
+	return l.inserted() >= uint64(l.cfg.MinSteps) && l.balance()-float64(steps) >= -float64(l.cfg.Budget)
 }
 
 // Hold reports whether inserts are ahead, or will be once so many incoming
@@ -81,8 +98,8 @@ func (l *Limiter) Hold(incoming uint64) bool { return l.excess(incoming) > 0 }
 
 // excess is how far the balance is, or will be, above the budget.
 func (l *Limiter) excess(incoming uint64) float64 {
-	owed := float64(l.state.Inserted+incoming) - float64(max(l.state.Inserted, uint64(l.cfg.MinSteps)))
-	return l.state.Balance + l.cfg.Ratio*max(0, owed) - float64(l.cfg.Budget)
+	owed := float64(l.state.Inserted+incoming) - float64(max(l.state.Inserted, l.cfg.own()))
+	return l.balance() + l.cfg.Ratio*max(0, owed) - float64(l.cfg.Budget)
 }
 
 // Waiting says what keeps so many steps from being sampled, or nothing.
@@ -90,10 +107,10 @@ func (l *Limiter) Waiting(steps int) string {
 	switch {
 	case l.CanSample(steps):
 		return ""
-	case l.state.Inserted < uint64(l.cfg.MinSteps):
-		return fmt.Sprintf("for steps to be inserted: %d of the first %d are there", l.state.Inserted, l.cfg.MinSteps)
+	case l.inserted() < uint64(l.cfg.MinSteps):
+		return fmt.Sprintf("for steps to be inserted: %d of the first %d are there", l.inserted(), l.cfg.MinSteps)
 	default:
-		need := (float64(steps) - float64(l.cfg.Budget) - l.state.Balance) / l.cfg.Ratio
+		need := (float64(steps) - float64(l.cfg.Budget) - l.balance()) / l.cfg.Ratio
 		return fmt.Sprintf("for %.0f more steps to be inserted: samples are ahead of %g per insert", math.Ceil(need), l.cfg.Ratio)
 	}
 }

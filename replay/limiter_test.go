@@ -65,18 +65,18 @@ func TestLimiterRefusesDeadlocks(t *testing.T) {
 		cfg  LimiterConfig
 		want string
 	}{
-		{LimiterConfig{0, 1, 32}, "ratio is 0"},
-		{LimiterConfig{math.NaN(), 1, 32}, "ratio is NaN"},
-		{LimiterConfig{math.Inf(1), 1, 32}, "ratio is +Inf"},
-		{LimiterConfig{1, 0, 32}, "before the first sample are 0"},
-		{LimiterConfig{1, 1001, 32}, "before the first sample are 1001 and the capacity is 1000"},
-		{LimiterConfig{1, 1, 31}, "error budget is 31 replayed steps and a batch has 32"},
+		{LimiterConfig{0, 1, 32, 0}, "ratio is 0"},
+		{LimiterConfig{math.NaN(), 1, 32, 0}, "ratio is NaN"},
+		{LimiterConfig{math.Inf(1), 1, 32, 0}, "ratio is +Inf"},
+		{LimiterConfig{1, 0, 32, 0}, "before the first sample are 0"},
+		{LimiterConfig{1, 1001, 32, 0}, "before the first sample are 1001 and the capacity is 1000"},
+		{LimiterConfig{1, 1, 31, 0}, "error budget is 31 replayed steps and a batch has 32"},
 	} {
 		if _, err := NewLimiter(test.cfg, 32, 1000); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %q", test.cfg, err, test.want)
 		}
 	}
-	l, err := NewLimiter(LimiterConfig{1, 1, 32}, 32, 1000)
+	l, err := NewLimiter(LimiterConfig{1, 1, 32, 0}, 32, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,13 +121,13 @@ func FuzzLimiterNeverDeadlocks(f *testing.F) {
 }
 
 func TestLimiterRatioChangesForward(t *testing.T) {
-	l, err := NewLimiter(LimiterConfig{4, 10, 100}, 10, 1000)
+	l, err := NewLimiter(LimiterConfig{4, 10, 100, 0}, 10, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Insert(20)
 	l.Sample(30)
-	other, err := NewLimiter(LimiterConfig{1, 10, 100}, 10, 1000)
+	other, err := NewLimiter(LimiterConfig{1, 10, 100, 0}, 10, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}

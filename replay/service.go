@@ -18,6 +18,7 @@ import (
 type Bus interface {
 	ConsumeChunks(ctx context.Context, handler func(*protocol.ChunkMsg)) error
 	PublishFlow(protocol.Flow) error
+	FollowShards(ctx context.Context, handler func(shard int, f protocol.Flow)) error
 	ServeSamples(ctx context.Context, s protocol.Sampler) error
 	Heartbeat(ctx context.Context, fill func(*protocol.Status)) error
 }
@@ -52,6 +53,9 @@ type Service struct {
 	// its staleness are for the metrics. It must not keep the chunk.
 	Inserted func(*protocol.Chunk)
 
+	// Shard is which of Shards this replay is, from 0, where a run is divided.
+	Shard, Shards int
+
 	// SaveEvery, where above 0, has the state saved into Config.State so often
 	// and at the end. It is for a replay apart from its learner, whose
 	// checkpoints otherwise include Save.
@@ -84,6 +88,9 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return ended(ctx, s.Bus.ServeSamples(ctx, s.Store)) })
 	group.Go(func() error { return ended(ctx, s.Bus.Heartbeat(ctx, s.Store.status())) })
 	group.Go(func() error { s.direct(ctx); return nil })
+	if s.Shards > 1 {
+		group.Go(func() error { return ended(ctx, s.heedOthers(ctx)) })
+	}
 	if s.SaveEvery > 0 {
 		group.Go(func() error { return s.save(ctx) })
 	}
@@ -171,7 +178,7 @@ func (s *Service) direct(ctx context.Context) {
 		loop.Do("flow")
 		st := s.Store.Stats()
 		hold, reason := s.Store.Hold()
-		if err := s.Bus.PublishFlow(protocol.Flow{Hold: hold, Reason: reason, Inserts: st.Inserted, Samples: st.Sampled}); err != nil {
+		if err := s.Bus.PublishFlow(protocol.Flow{Hold: hold, Reason: reason, Inserts: st.Inserted, Samples: st.Sampled, Steps: uint64(st.Steps), Balance: st.Balance}); err != nil {
 			s.Log.Debug("actors were not told whether to hold", "error", err)
 		}
 		if !hold {
@@ -185,6 +192,25 @@ func (s *Service) direct(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// heedOthers has the limiter go by all shards together. What one that is away has said
+// last stays, since it comes back with that.
+func (s *Service) heedOthers(ctx context.Context) error {
+	said := make([]protocol.Flow, s.Shards)
+	return s.Bus.FollowShards(ctx, func(shard int, f protocol.Flow) {
+		if shard == s.Shard {
+			return
+		}
+		said[shard] = f
+		var inserted uint64
+		balance := 0.0
+		for _, other := range said {
+			inserted += other.Inserts
+			balance += other.Balance
+		}
+		s.Store.Others(inserted, balance)
+	})
 }
 
 // await waits until the actors should be told again, and returns the number of

@@ -29,7 +29,7 @@ func (s *Store) limiterStatus() protocol.LimiterStatus {
 	defer s.mu.Unlock()
 	l := s.limiter
 	status := protocol.LimiterStatus{
-		State: protocol.LimiterBalanced, Ratio: l.cfg.Ratio, Balance: l.state.Balance, Budget: float64(l.cfg.Budget),
+		State: protocol.LimiterBalanced, Ratio: l.cfg.Ratio, Balance: l.balance(), Budget: float64(l.cfg.Budget),
 	}
 	if s.hold() {
 		status.State, status.Waiting = protocol.LimiterActors, l.Holding(s.incoming)
@@ -37,7 +37,7 @@ func (s *Store) limiterStatus() protocol.LimiterStatus {
 	}
 	if waiting := l.Waiting(s.cfg.Batch * s.cfg.Length); waiting != "" {
 		status.State, status.Waiting = protocol.LimiterLearner, waiting
-		if l.state.Inserted < uint64(l.cfg.MinSteps) {
+		if l.inserted() < uint64(l.cfg.MinSteps) {
 			status.State = protocol.LimiterFilling
 		}
 	}

@@ -429,6 +429,16 @@ func (s *Store) Incoming(steps uint64) {
 	s.tell()
 }
 
+// Others takes in what the other shards of the run have inserted, and the sum of their
+// limiters' balances: holding and sampling go by all together.
+func (s *Store) Others(inserted uint64, balance float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limiter.Others(LimiterState{Inserted: inserted, Balance: balance})
+	s.awaken()
+	s.tell()
+}
+
 // Hold reports whether inserts are ahead of samples, so that actors should
 // stop, and what they wait for.
 func (s *Store) Hold() (hold bool, reason string) {

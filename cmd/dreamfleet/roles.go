@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -154,6 +156,9 @@ func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.
 	if err != nil {
 		return err
 	}
+	if err := bus.Divide(cfg.Replay.Shards, 0); err != nil {
+		return err
+	}
 	var publisher actor.Publisher = bus
 	if path := os.Getenv(ledgerVariable); path != "" {
 		ledger, err := actor.OpenLedger(path, bus, log.Named("actor"))
@@ -182,35 +187,83 @@ func (f *joinFlags) act(ctx context.Context, cfg protocol.Config, bus *protocol.
 
 func newReplayCommand() *cobra.Command {
 	var f joinFlags
+	var shard shardFlag
 	cmd := &cobra.Command{
 		Use:   "replay",
 		Short: "Keep the replay of a run whose bus is elsewhere",
 		Long: `Store a run's trajectories in its folder here, acknowledge them once they are on disk, and serve
-batches to the learner. Everything else comes from the run's configuration on the bus.`,
-		Example: `  dreamfleet replay --nats nats://10.0.0.5:4222 --run /var/lib/dreamfleet/small`,
-		Args:    noArgs,
+batches to the learner. Everything else comes from the run's configuration on the bus.
+
+Where that has replay.shards above 1, the run is divided among as many replays by the hash of each actor's
+name, and each is told with --shard which one it is. While one is away the learner goes on with what the
+others hold, and its actors' trajectories wait in the stream.`,
+		Example: `  dreamfleet replay --nats nats://10.0.0.5:4222 --run /var/lib/dreamfleet/small
+
+  # The first of two, for a run whose learner was started with --set replay.shards=2.
+  dreamfleet replay --nats nats://10.0.0.5:4222 --run /var/lib/dreamfleet/small --shard 1/2`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := os.MkdirAll(f.run, 0o755); err != nil {
 				return fmt.Errorf("run folder: %w", err)
 			}
-			unlock, err := lockRun(filepath.Clean(f.run), "replay.lock")
+			lock := "replay.lock"
+			if shard.of > 1 {
+				lock = fmt.Sprintf("replay-%d.lock", shard.number-1)
+				f.name = runName(fmt.Sprintf("%.25s-%d", f.name, shard.number))
+			}
+			unlock, err := lockRun(filepath.Clean(f.run), lock)
 			if err != nil {
 				return err
 			}
 			defer unlock()
-			return f.join(cmd, protocol.RoleReplay, f.keep, checkStore)
+			keep := func(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error {
+				return f.keep(ctx, cfg, bus, shard, p, log)
+			}
+			return f.join(cmd, protocol.RoleReplay, keep, checkStore)
 		},
 	}
 	f.register(cmd, filepath.Join("runs", "small"), "run `folder`; its last part names the run on the bus")
+	cmd.Flags().Var(&shard, "shard", "which `I/N` of the run's replays this is, from 1/N to N/N (default: the only one)")
 	return cmd
 }
 
+// shardFlag is which of how many replays this is, from 1; 0 of 0: none is given.
+type shardFlag struct{ number, of int }
+
+func (f *shardFlag) Type() string { return "I/N" }
+
+func (f *shardFlag) String() string {
+	if f.of == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", f.number, f.of)
+}
+
+func (f *shardFlag) Set(text string) error {
+	i, n, ok := strings.Cut(text, "/")
+	number, err := strconv.Atoi(i)
+	of, errOf := strconv.Atoi(n)
+	if !ok || err != nil || errOf != nil || number < 1 || number > of || of > protocol.MaxShards {
+		return fmt.Errorf("want I/N, such as 1/2, with N at most %d", protocol.MaxShards)
+	}
+	f.number, f.of = number, of
+	return nil
+}
+
 // keep is the replay's role.
-func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, p *monitor.Process, log hclog.Logger) error {
+func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol.Bus, shard shardFlag, p *monitor.Process, log hclog.Logger) error {
 	if onPolicy(cfg) {
 		return fmt.Errorf("%w: run %s trains %s, whose learner takes the trajectories itself: it needs no replay", protocol.ErrConfig, cfg.Run, cfg.Learner.Algorithm)
 	}
-	store, err := openReplay(cfg, f.run, "", log.Named("replay"))
+	shards, own := cfg.Replay.Shards, max(0, shard.number-1)
+	if shards != max(1, shard.of) {
+		return fmt.Errorf("%w: run %s has replay.shards %d: start each of its replays with --shard I/%d, from 1/%d on", protocol.ErrConfig, cfg.Run, shards, shards, shards)
+	}
+	if err := bus.Divide(shards, own); err != nil {
+		return err
+	}
+	of := shardConfig(cfg, f.run, own)
+	store, err := replay.Open(of, log.Named("replay"))
 	if err != nil {
 		return err
 	}
@@ -225,9 +278,9 @@ func (f *joinFlags) keep(ctx context.Context, cfg protocol.Config, bus *protocol
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	showReplay(p, store, cfg.Replay.Capacity)
-	log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", f.run)
-	service := replay.Service{Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: saveInterval, Watchdog: p.Watchdog}
+	showReplay(p, store, int64(of.Capacity))
+	log.Info("storing", "run", cfg.Run, "steps", store.Stats().Steps, "folder", of.Dir)
+	service := replay.Service{Shard: own, Shards: shards, Store: store, Bus: bus, Log: log.Named("replay"), SaveEvery: saveInterval, Watchdog: p.Watchdog}
 	return errors.Join(service.Run(ctx), store.Close())
 }
 
@@ -334,6 +387,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	}
 	waiting := p.Watchdog.Loop("learner", "lead")
 	waiting.Wait("lease")
+	if err := bus.Divide(cfg.Replay.Shards, 0); err != nil {
+		return err
+	}
 	lease, err := bus.TakeLease(ctx, standby)
 	waiting.End()
 	p.Await(checkCheckpoint)

@@ -93,6 +93,9 @@ type training struct {
 // train runs a configuration in a run folder to the end of its budget or until ctx ends. With changeTask the
 // environment may be another than the run's so far.
 func train(ctx context.Context, cfg protocol.Config, dir string, changeTask bool, monitor monitorFlag, out io.Writer) (err error) {
+	if cfg.Replay.Shards > 1 {
+		return fmt.Errorf("%w: replay.shards is %d, and this process has one replay: start the roles apart, with 'dreamfleet learner' and so on", protocol.ErrConfig, cfg.Replay.Shards)
+	}
 	t := &training{cfg: cfg, dir: dir, out: out, buses: map[protocol.Role]*protocol.Bus{}}
 	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.build(ctx); err != nil {

@@ -247,6 +247,18 @@ func replayConfig(cfg protocol.Config, dir, state string) replay.Config {
 	}
 }
 
+// shardConfig is that of one of the replays among which a run is divided, from 0: each has its part of
+// the capacity, in a folder of its own, and draws with random numbers of its own.
+func shardConfig(cfg protocol.Config, dir string, shard int) replay.Config {
+	of := replayConfig(cfg, dir, "")
+	if n := cfg.Replay.Shards; n > 1 {
+		of.Dir = filepath.Join(dir, fmt.Sprintf("%s-%d", replayDir, shard))
+		of.Capacity, of.Reservoir = of.Capacity/n, of.Reservoir/n
+		of.Limiter.Shards, of.Seed = n, of.Seed+uint64(shard)<<32
+	}
+	return of
+}
+
 // processStarted is when this process did, for its heartbeats.
 var processStarted = time.Now()
 
