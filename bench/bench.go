@@ -46,6 +46,7 @@ func All() []Benchmark {
 		{"replay", "sampling while ingesting, restart, bytes a step", runReplay},
 		{"ingest", "chunks from actors over the bus to the disk", runIngest},
 		{"broadcast", "parameters from the learner to actors", runBroadcast},
+		{"dispatch", "decisions over HTTP, and how long they take at half of the target", runDispatch},
 		{"train", "all roles together against the learner alone", runTrain},
 	}
 }
