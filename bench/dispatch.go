@@ -43,7 +43,7 @@ func runDispatch(ctx context.Context, o *Options, report func(Result)) error {
 		}
 		defer func() { err = errors.Join(err, s.stop()) }()
 		const config = "policy of the preset small, 64 streams, HTTP on loopback, client in the same process, audit log written"
-		r, err := o.rounds(ctx, func() (float64, error) { n, _, err := s.load(ctx, 0); return n, err },
+		r, err := o.rounds(ctx, func() (float64, error) { n, _, err := s.load(ctx, dispatchRound, 0); return n, err },
 			func() (float64, error) { return dispatchTarget, nil })
 		if err != nil {
 			return err
@@ -52,7 +52,7 @@ func runDispatch(ctx context.Context, o *Options, report func(Result)) error {
 		report(r)
 		var half, tail []float64
 		for range o.Rounds + 1 {
-			_, took, err := s.load(ctx, dispatchTarget/2)
+			_, took, err := s.load(ctx, dispatchRound, dispatchTarget/2)
 			if err != nil {
 				return err
 			}
@@ -142,7 +142,7 @@ func startDispatch(ctx context.Context, dir string) (*dispatchServer, error) {
 // many times a second together, at even intervals. It returns decisions a second and
 // how long each took, in seconds. A request whose turn comes while the one before is
 // not answered counts from its turn on.
-func (s *dispatchServer) load(ctx context.Context, rate float64) (perSecond float64, took []float64, err error) {
+func (s *dispatchServer) load(ctx context.Context, round time.Duration, rate float64) (perSecond float64, took []float64, err error) {
 	began := time.Now()
 	times, errs := make([][]float64, len(s.clients)), make([]error, len(s.clients))
 	var all sync.WaitGroup
@@ -153,7 +153,7 @@ func (s *dispatchServer) load(ctx context.Context, rate float64) (perSecond floa
 				interval = time.Duration(float64(len(s.clients)) / rate * float64(time.Second))
 			}
 			turn := began.Add(interval * time.Duration(i) / time.Duration(len(s.clients)))
-			for ctx.Err() == nil && time.Since(began) < dispatchRound {
+			for ctx.Err() == nil && time.Since(began) < round {
 				from := time.Now()
 				if wait := turn.Sub(from); wait > 0 {
 					time.Sleep(wait)

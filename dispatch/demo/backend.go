@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// unit is a time unit of the simulator in real time.
+const unit = 500 * time.Microsecond
+
+// backend is an HTTP server that works on one job after the other: POST /?size=N
+// returns when the job is done. Its work is to sleep.
+type backend struct {
+	rate   float64
+	slowed atomic.Uint64 // bits of the factor on its rate
+	turn   chan struct{} // held by the job in service; those who wait take it in order
+	url    string
+	server *http.Server
+}
+
+func startBackend(rate float64) (*backend, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	b := &backend{rate: rate, turn: make(chan struct{}, 1), url: "http://" + listener.Addr().String()}
+	b.slow(1)
+	b.server = &http.Server{Handler: b, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = b.server.Serve(listener) }() // until Close
+	return b, nil
+}
+
+// slow sets a factor on the rate, for jobs that begin from now on.
+func (b *backend) slow(factor float64) { b.slowed.Store(math.Float64bits(factor)) }
+
+func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	size, err := strconv.ParseFloat(r.URL.Query().Get("size"), 64)
+	if err != nil || !(size >= 0) {
+		http.Error(w, "size is no number", http.StatusBadRequest)
+		return
+	}
+	b.turn <- struct{}{}
+	rate := b.rate * math.Float64frombits(b.slowed.Load())
+	time.Sleep(time.Duration(size / rate * float64(unit)))
+	<-b.turn
+	fmt.Fprintln(w, "done")
+}
+
+// cell is a set of servers and the jobs that arrive for it: a stream of the dispatcher.
+type cell struct {
+	name     string
+	backends []*backend
+}
+
+func startCell(name string, rates []float64) (*cell, error) {
+	c := &cell{name: name}
+	for _, rate := range rates {
+		b, err := startBackend(rate)
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		c.backends = append(c.backends, b)
+	}
+	return c, nil
+}
+
+func (c *cell) close() {
+	for _, b := range c.backends {
+		_ = b.server.Close() // no job is on its way
+	}
+}
