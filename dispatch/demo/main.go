@@ -32,10 +32,10 @@ const (
 )
 
 type options struct {
-	bin, run, out   string
-	jobs, incident  int // of a cell
-	seed            uint64
-	address, folder string
+	bin, run, out  string
+	jobs, incident int // of a cell
+	seed           uint64
+	folder         string
 }
 
 func main() {
@@ -44,7 +44,7 @@ func main() {
 	flag.StringVar(&o.run, "run", "runs/demo-dispatch", "run `folder` of the policy")
 	flag.StringVar(&o.out, "out", "docs/results/dispatch", "`folder` for the page and the measurements")
 	flag.IntVar(&o.jobs, "jobs", 300, "jobs of a cell in the comparison")
-	flag.IntVar(&o.incident, "incident", 1400, "jobs of a cell while a server slows down")
+	flag.IntVar(&o.incident, "incident", 1000, "jobs of a cell while a server slows down")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the jobs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -196,11 +196,13 @@ func (o *options) incide(ctx context.Context, r *results) error {
 		length += float64(j.Gap) * unit.Seconds()
 	}
 	d, err := o.dispatcher(ctx, "incident", fmt.Sprintf(`stage: shadow
+measure: true
 time_unit: %v
 canary: [0.5]
-step: {after: 6s, blocks: 8}
+step: {after: 4s, blocks: 6}
 guards:
   surprise: {threshold: %g, hold: 5s}
+  queue: {backlog: 8000, hold: 5s}
   latency: {limit: 2500ms, hold: 5s}
   cost: {block: 25, margin: 0.25}
   deadline: {limit: 50ms}
@@ -233,7 +235,7 @@ guards:
 		for _, step := range []struct {
 			share, factor float64
 			what          string
-		}{{0.45, 0.1, "server 4 of cell-0 slows down to 10 %"}, {0.65, 1, "server 4 of cell-0 is as before"}} {
+		}{{0.45, 0.1, "server 4 of cell-0 slows down to 10 %"}, {0.7, 1, "server 4 of cell-0 is as before"}} {
 			select {
 			case <-time.After(time.Until(began.Add(time.Duration(step.share * length * float64(time.Second))))):
 				list[0].backends[len(rates)-1].slow(step.factor)
