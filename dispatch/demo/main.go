@@ -196,14 +196,12 @@ func (o *options) incide(ctx context.Context, r *results) error {
 		length += float64(j.Gap) * unit.Seconds()
 	}
 	d, err := o.dispatcher(ctx, "incident", fmt.Sprintf(`stage: shadow
-measure: true
 time_unit: %v
 canary: [0.5]
-step: {after: 4s, blocks: 6}
+step: {after: 3s, blocks: 4}
 guards:
   surprise: {threshold: %g, hold: 5s}
-  queue: {backlog: 8000, hold: 5s}
-  latency: {limit: 2500ms, hold: 5s}
+  latency: {limit: 1s, hold: 5s}
   cost: {block: 25, margin: 0.25}
   deadline: {limit: 50ms}
 `, unit, r.Threshold))
@@ -235,7 +233,7 @@ guards:
 		for _, step := range []struct {
 			share, factor float64
 			what          string
-		}{{0.45, 0.1, "server 4 of cell-0 slows down to 10 %"}, {0.7, 1, "server 4 of cell-0 is as before"}} {
+		}{{0.45, 0.15, "server 4 of cell-0 slows down to 15 %"}, {0.7, 1, "server 4 of cell-0 is as before"}} {
 			select {
 			case <-time.After(time.Until(began.Add(time.Duration(step.share * length * float64(time.Second))))):
 				list[0].backends[len(rates)-1].slow(step.factor)
