@@ -112,7 +112,8 @@ func TestChaos(t *testing.T) {
 		seed = rand.Uint64N(1_000_000) + 1
 	}
 	t.Logf("seed %d: 'make chaos FAULTS=%d SEED=%d' takes the same order", seed, *faultsFlag, seed)
-	c := &chaos{fleet: newFleet(t, n), rng: rand.New(rand.NewPCG(seed, 0))}
+	// All that is acted fits into the replay, so that what is missing is lost.
+	c := &chaos{fleet: newFleet(t, n, 8_000_000), rng: rand.New(rand.NewPCG(seed, 0))}
 	t.Cleanup(c.report)
 	c.until("training begins", func() bool { return c.updates() > 0 })
 	var order []int
@@ -134,6 +135,20 @@ func (c *chaos) suffer(f fault) {
 	stop := c.pauses(r)
 	defer stop()
 	f.do(c, r)
+	c.recovered()
+	before := len(c.acknowledged())
+	c.until("trajectories go on", func() bool { return len(c.acknowledged()) > before+load })
+	stop()
+	r.chunks = c.verify()
+	for _, d := range r.reconnects {
+		if *boundFlag > 0 && d > *boundFlag {
+			c.t.Errorf("%s: a survivor was back after %v only", f.name, d.Round(interval))
+		}
+	}
+}
+
+// recovered waits until every client is connected and training goes on.
+func (c *chaos) recovered() {
 	c.until("every client is connected", func() bool {
 		for _, u := range c.clients() {
 			u.alive()
@@ -145,15 +160,6 @@ func (c *chaos) suffer(f fault) {
 	})
 	from := c.updates()
 	c.until("training goes on", func() bool { return c.updates() > from })
-	before := len(c.acknowledged())
-	c.until("trajectories go on", func() bool { return len(c.acknowledged()) > before+load })
-	stop()
-	r.chunks = c.verify()
-	for _, d := range r.reconnects {
-		if *boundFlag > 0 && d > *boundFlag {
-			c.t.Errorf("%s: a survivor was back after %v only", f.name, d.Round(interval))
-		}
-	}
 }
 
 // pauses measures the longest time without an update until the function that it
@@ -347,6 +353,11 @@ func (c *chaos) report() {
 		c.t.Error(err)
 	}
 	c.t.Logf("measured:\n%s", &b)
+	c.complain()
+}
+
+// complain shows the logs of a fleet whose test has failed.
+func (c *chaos) complain() {
 	if c.t.Failed() {
 		for _, u := range c.all() {
 			c.t.Logf("%s said last:\n%s", u.name, tail(u.log()))

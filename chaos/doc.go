@@ -17,6 +17,7 @@
 //
 //     make chaos                        # 20 faults; FAULTS=100 SEED=7 for others
 //     make chaos FAULTS=5               # as CI does
+//     make soak DURATION=2h             # a fault each minute, and what memory and files do
 //
 // It needs root and the ip command. Where namespaces cannot be made it fails if CI
 // is set in the environment, unless CHAOS=optional is too, and is skipped

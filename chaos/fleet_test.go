@@ -57,7 +57,8 @@ type fleet struct {
 	client                    *http.Client
 }
 
-func newFleet(t *testing.T, n *network) *fleet {
+// newFleet starts a fleet whose replay holds so many steps.
+func newFleet(t *testing.T, n *network, capacity int) *fleet {
 	f := &fleet{t: t, dir: t.TempDir(), client: &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 	f.binary = filepath.Join(f.dir, "dreamfleet")
 	build := exec.Command("go", "build", "-trimpath", "-o", f.binary, "../cmd/dreamfleet")
@@ -86,9 +87,8 @@ func newFleet(t *testing.T, n *network) *fleet {
 	f.replay = member("replay", "replay", "--run", filepath.Join(f.dir, "replay", run))
 	for i := range 2 {
 		name := "learner-" + strconv.Itoa(i+1)
-		// All that is acted in a test fits into the replay, so that what is missing is lost.
 		f.learners = append(f.learners, member("learner", name, "--standby", "--run", filepath.Join(f.dir, name, run), "--preset", "debug",
-			"--steps", "0", "--duration", "0", "--set", "evaluate.every=0", "--set", "replay.capacity=8000000", "--set", "learner.train_ratio=4",
+			"--steps", "0", "--duration", "0", "--set", "evaluate.every=0", "--set", "replay.capacity="+strconv.Itoa(capacity), "--set", "learner.train_ratio=4",
 			"--set", "learner.checkpoint_every=100", "--set", "learner.threads=1", "--set", "bus.store_bytes=268435456"))
 	}
 	for i := range 2 {
