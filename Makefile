@@ -10,11 +10,7 @@ RACE := ./protocol ./deploy ./dispatch ./actor ./replay ./learner ./monitor ./mo
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-<<<<<<< HEAD
-.PHONY: help build run test kernel-paths test-dashboard bench chaos demo-dispatch fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
-=======
-.PHONY: help build run test kernel-paths test-dashboard bench chaos soak fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
->>>>>>> 54e000c (chaos: a soak with a fault each minute, and plots of memory, goroutines, files and disk)
+.PHONY: help build run test kernel-paths test-dashboard bench chaos soak demo-dispatch fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,19 +57,17 @@ BOUND  ?= 15s
 chaos: ## kill roles and servers, cut links, and check that nothing is lost; as root
 	go test -count=1 -timeout 2h -v ./chaos -faults $(FAULTS) -seed $(SEED) -bound $(BOUND)
 
-<<<<<<< HEAD
-# A policy of four minutes, then three of jobs.
-demo-dispatch: build ## train a policy, then show it at work before real HTTP servers, eight minutes
-	bin/dreamfleet train --config dispatch/demo/demo.yaml --run runs/demo-dispatch
-	go run ./dispatch/demo --run runs/demo-dispatch --out docs/results/dispatch
-=======
 # The plots of a short run show the shape of things; whether they are flat takes hours.
 DURATION ?= 2h
 SOAK_OUT ?= docs/results/soak
 
 soak: ## a fault each minute for DURATION; memory, goroutines, files and disk of every role, plotted; as root
 	go test -count=1 -timeout 0 -v ./chaos -run TestSoak -soak $(DURATION) -seed $(SEED) -soak-out $(abspath $(SOAK_OUT))
->>>>>>> 54e000c (chaos: a soak with a fault each minute, and plots of memory, goroutines, files and disk)
+
+# A policy of four minutes, then three of jobs.
+demo-dispatch: build ## train a policy, then show it at work before real HTTP servers, eight minutes
+	bin/dreamfleet train --config dispatch/demo/demo.yaml --run runs/demo-dispatch
+	go run ./dispatch/demo --run runs/demo-dispatch --out docs/results/dispatch
 
 fmt-check: ## fail when a file is not formatted
 	@files=$$(gofmt -l actor bench chaos cmd deploy dispatch env experiment learner model monitor protocol replay view watchdog); \
