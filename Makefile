@@ -35,8 +35,8 @@ kernel-paths: ## the agent's tests on the kernel paths that make test does not t
 	DREAMFLEET_KERNEL=avx2 go test -count=1 -short ./model/... ./learner/dreamer
 	DREAMFLEET_KERNEL=portable go test -count=1 -short ./model/... ./learner/dreamer
 
-# The page in a real headless Chromium. With DASHBOARD_SCREENSHOTS=docs/dashboard it
-# leaves pictures there, to be looked at.
+# The page in a real headless Chromium. With DASHBOARD_SCREENSHOTS=$PWD/docs/dashboard and
+# DASHBOARD_URL, the page of a run under way, it leaves pictures of that, to be looked at.
 test-dashboard: ## the dashboard's page in a headless Chromium
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \
 		go vet -tags browser ./monitor/dashboard && go test -count=1 -tags browser ./monitor/dashboard; \

@@ -80,7 +80,7 @@ func run(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
 // shows waits until an expression is true in the page.
 func shows(t *testing.T, ctx context.Context, what, expression string) {
 	t.Helper()
-	if err := chromedp.Run(ctx, chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(20*time.Second))); err != nil {
+	if err := chromedp.Run(ctx, chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(time.Minute))); err != nil {
 		var text string
 		_ = chromedp.Run(ctx, chromedp.Evaluate(`document.body.innerText`, &text))
 		t.Fatalf("%s: %v: the page has\n%s", what, err, text)
@@ -178,31 +178,13 @@ func TestScreens(t *testing.T) {
 	run(t, ctx, chromedp.Evaluate(`(() => { const s = document.getElementById('source'); s.value = 'episode seed-3000'; s.dispatchEvent(new Event('change')); })()`, nil))
 	shows(t, ctx, "the episode", has("about", "Recorded"))
 	run(t, ctx, chromedp.Evaluate(`(() => { const s = document.getElementById('seek'); s.value = 80; s.dispatchEvent(new Event('input')); const w = document.getElementById('which'); w.value = '9'; w.dispatchEvent(new Event('change')); })()`, nil))
-	folder := os.Getenv("DASHBOARD_SCREENSHOTS")
-	for _, size := range [][2]int64{{390, 844}, {1024, 768}, {1600, 1000}} {
-		for _, theme := range []string{"light", "dark"} {
-			var overflow int64
-			run(t, ctx,
-				chromedp.EmulateViewport(size[0], size[1]),
-				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}),
-				chromedp.Evaluate(`document.documentElement.scrollWidth - document.documentElement.clientWidth`, &overflow))
-			if overflow > 0 {
-				t.Errorf("at %d x %d the page is %d pixels too wide", size[0], size[1], overflow)
-			}
-			if folder == "" {
-				continue
-			}
-			for _, part := range []string{"main", "environment"} {
-				var image []byte
-				run(t, ctx, chromedp.Evaluate(fmt.Sprintf(`document.documentElement.style.scrollBehavior = 'auto'; document.getElementById(%q).scrollIntoView()`, part), nil),
-					chromedp.CaptureScreenshot(&image))
-				name := filepath.Join(folder, fmt.Sprintf("%s-%dx%d-%s.png", part, size[0], size[1], theme))
-				if err := os.WriteFile(name, image, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+	atEachSize(t, ctx, func(size, _ string) {
+		var overflow int64
+		run(t, ctx, chromedp.Evaluate(`document.documentElement.scrollWidth - document.documentElement.clientWidth`, &overflow))
+		if overflow > 0 {
+			t.Errorf("at %s the page is %d pixels too wide", size, overflow)
 		}
-	}
+	})
 	var reached []string
 	for range 40 {
 		var id string
@@ -214,4 +196,45 @@ func TestScreens(t *testing.T) {
 			t.Errorf("the keyboard does not reach %s: %q", want, reached)
 		}
 	}
+}
+
+func atEachSize(t *testing.T, ctx context.Context, look func(size, theme string)) {
+	t.Helper()
+	for _, size := range [][2]int64{{390, 844}, {1024, 768}, {1600, 1000}} {
+		for _, theme := range []string{"light", "dark"} {
+			run(t, ctx,
+				chromedp.EmulateViewport(size[0], size[1]),
+				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}))
+			look(fmt.Sprintf("%dx%d", size[0], size[1]), theme)
+		}
+	}
+}
+
+// Pictures of a run under way, for the documentation, are taken where DASHBOARD_URL is
+// its page and DASHBOARD_SCREENSHOTS the folder; what the page says is tested on the way.
+func TestRealRun(t *testing.T) {
+	url, folder := strings.TrimSuffix(os.Getenv("DASHBOARD_URL"), "/"), os.Getenv("DASHBOARD_SCREENSHOTS")
+	if (url == "") != (folder == "") {
+		t.Fatal("DASHBOARD_URL and DASHBOARD_SCREENSHOTS are needed together")
+	}
+	if url == "" {
+		return
+	}
+	ctx := browser(t, url)
+	shows(t, ctx, "a learning curve", has("evaluation", "greedy"))
+	shows(t, ctx, "a live actor", `document.querySelector('#source option[value^="live "]') !== null`)
+	run(t, ctx, chromedp.Evaluate(`(() => { const s = document.getElementById('source'); s.value = s.querySelector('option[value^="live "]').value; s.dispatchEvent(new Event('change')); })()`, nil))
+	shows(t, ctx, "its environment with predictions", has("about", "Live")+` && +document.getElementById('seek').value > 50`)
+	run(t, ctx, chromedp.Evaluate(`document.getElementById('play').click()`, nil))
+	run(t, ctx, chromedp.Evaluate(`(() => { const w = document.getElementById('which'); w.value = '9'; w.dispatchEvent(new Event('change')); })()`, nil))
+	atEachSize(t, ctx, func(size, theme string) {
+		for _, part := range []string{"main", "learning", "environment"} {
+			var image []byte
+			run(t, ctx, chromedp.Evaluate(fmt.Sprintf(`document.documentElement.style.scrollBehavior = 'auto'; document.getElementById(%q).scrollIntoView()`, part), nil),
+				chromedp.CaptureScreenshot(&image))
+			if err := os.WriteFile(filepath.Join(folder, part+"-"+size+"-"+theme+".png"), image, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
