@@ -95,14 +95,15 @@ var faults = []fault{
 // chaos is a fleet and what happens to it.
 type chaos struct {
 	*fleet
+	seed uint64 // of rng
 	rng  *rand.Rand
 	rows []row
 }
 
-func TestChaos(t *testing.T) {
-	if *faultsFlag == 0 {
-		t.Skip("left out: 'make chaos' runs it")
-	}
+// newChaos starts a fleet whose replay holds capacity steps, and says how to have the
+// same faults again.
+func newChaos(t *testing.T, command string, capacity int) *chaos {
+	t.Helper()
 	n, err := newNetwork(t)
 	if err != nil {
 		skip(t, err)
@@ -111,9 +112,16 @@ func TestChaos(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64N(1_000_000) + 1
 	}
-	t.Logf("seed %d: 'make chaos FAULTS=%d SEED=%d' takes the same order", seed, *faultsFlag, seed)
+	t.Logf("seed %d: '%s SEED=%d' takes the same order", seed, command, seed)
+	return &chaos{fleet: newFleet(t, n, capacity), seed: seed, rng: rand.New(rand.NewPCG(seed, 0))}
+}
+
+func TestChaos(t *testing.T) {
+	if *faultsFlag == 0 {
+		t.Skip("left out: 'make chaos' runs it")
+	}
 	// All that is acted fits into the replay, so that what is missing is lost.
-	c := &chaos{fleet: newFleet(t, n, 8_000_000), rng: rand.New(rand.NewPCG(seed, 0))}
+	c := newChaos(t, fmt.Sprintf("make chaos FAULTS=%d", *faultsFlag), 8_000_000)
 	t.Cleanup(c.report)
 	c.until("training begins", func() bool { return c.updates() > 0 })
 	var order []int

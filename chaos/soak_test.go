@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,21 +64,12 @@ func TestSoak(t *testing.T) {
 	if *soakFlag == 0 {
 		t.Skip("left out: 'make soak' runs it")
 	}
-	n, err := newNetwork(t)
-	if err != nil {
-		skip(t, err)
-	}
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64N(1_000_000) + 1
-	}
-	t.Logf("seed %d: 'make soak DURATION=%v SEED=%d' takes the same order", seed, *soakFlag, seed)
-	s := &soak{chaos: &chaos{fleet: newFleet(t, n, soakCapacity), rng: rand.New(rand.NewPCG(seed, 0))}}
+	s := &soak{chaos: newChaos(t, fmt.Sprintf("make soak DURATION=%v", *soakFlag), soakCapacity)}
 	t.Cleanup(s.complain)
 	s.until("training begins", func() bool { return s.updates() > 0 })
 	s.began = time.Now()
 	stop := s.watch()
-	defer func() { stop(); s.keep(seed); s.flat() }()
+	defer func() { stop(); s.keep(s.seed); s.flat() }()
 	for next := faultEvery; next <= *soakFlag; next += faultEvery {
 		s.wait(time.Until(s.began.Add(next - faultEvery/2)))
 		f := faults[s.rng.IntN(len(faults))]
