@@ -207,9 +207,8 @@ func (c *Broadcaster) crowded(reply string, now time.Time) bool {
 		return false
 	}
 	c.late++
-	if !c.rescuing && c.bus.ctx.Err() == nil {
-		c.rescuing = true
-		c.bus.pending.Go(c.rescue)
+	if !c.rescuing {
+		c.rescuing = c.bus.start(c.rescue)
 	}
 	return true
 }

@@ -69,8 +69,10 @@ type Bus struct {
 
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
-	inFlight chan struct{}  // a token for every unacknowledged chunk
-	pending  sync.WaitGroup // goroutines awaiting acknowledgements
+	inFlight chan struct{} // a token for every unacknowledged chunk
+
+	starting sync.Mutex     // held while a goroutine is added to pending
+	pending  sync.WaitGroup // goroutines that Close awaits; none are added once ctx has ended
 
 	shards atomic.Int32 // replays of the run, see Divide; 0: one
 	shard  atomic.Int32 // which of them this connection serves
@@ -311,11 +313,24 @@ func (b *Bus) Connected() bool { return b.nc.IsConnected() }
 // Close gives up what is under way and closes the connection. Callbacks of
 // PublishChunk have all been called when it returns.
 func (b *Bus) Close() {
+	b.starting.Lock()
 	b.cancel()
+	b.starting.Unlock()
 	b.pending.Wait()
 	if b.nc != nil {
 		b.nc.Close()
 	}
+}
+
+// start runs f in a goroutine that Close awaits, or reports false where the bus is closed.
+func (b *Bus) start(f func()) bool {
+	b.starting.Lock()
+	defer b.starting.Unlock()
+	if b.ctx.Err() != nil {
+		return false
+	}
+	b.pending.Go(f)
+	return true
 }
 
 // fits refuses a message that the server would refuse by closing the

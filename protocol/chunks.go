@@ -54,7 +54,7 @@ func (b *Bus) PublishChunk(ctx context.Context, c *Chunk, done func(seq uint64, 
 		return fmt.Errorf("publish chunk %s: %w", c.MessageID(), b.cause(err))
 	}
 	id, seq := c.MessageID(), c.Seq
-	b.pending.Go(func() {
+	started := b.start(func() {
 		err := b.await(future)
 		<-b.inFlight
 		if err == nil {
@@ -67,6 +67,10 @@ func (b *Bus) PublishChunk(ctx context.Context, c *Chunk, done func(seq uint64, 
 		}
 		done(seq, err)
 	})
+	if !started {
+		<-b.inFlight
+		return ErrDisconnected
+	}
 	return nil
 }
 
