@@ -46,9 +46,11 @@ type Stage struct {
 
 // Options are what Resolve is told beside the preset.
 type Options struct {
-	Scale  string
-	Seeds  []uint64 // of training
-	Traces string   // folder of the trace files, which stands for $TRACES in the preset
+	Scale string
+	Seeds []uint64 // of training
+	// Methods are those of the preset to train, in the preset's order; none is all.
+	Methods []string
+	Traces  string // folder of the trace files, which stands for $TRACES in the preset
 }
 
 // agentKeys are those of env that belong to how an agent learns and not to the task: a method decides them, and a test
@@ -71,6 +73,11 @@ func (p *Preset) Resolve(o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range o.Methods {
+		if !slices.ContainsFunc(p.Methods, func(m Method) bool { return m.Name == name }) {
+			return nil, fmt.Errorf("%w: experiment %s has no method %q; it has %s", protocol.ErrConfig, p.Name, name, strings.Join(p.methodNames(), ", "))
+		}
+	}
 	plan := &Plan{Name: p.Name, Question: p.Question, Scale: o.Scale}
 	for _, t := range p.Tests {
 		test, err := p.test(t, o)
@@ -84,6 +91,9 @@ func (p *Preset) Resolve(o Options) (*Plan, error) {
 	}
 	for _, seed := range o.Seeds {
 		for _, m := range p.Methods {
+			if len(o.Methods) > 0 && !slices.Contains(o.Methods, m.Name) {
+				continue
+			}
 			f, ok := all[cmp.Or(m.Like, m.Name)]
 			if !ok {
 				return nil, fmt.Errorf("%w: experiment %s: method %s is like %q, which is none of %s",

@@ -58,6 +58,29 @@ func TestPresetsResolve(t *testing.T) {
 	}
 }
 
+// Of the methods only those that were asked for are trained, and one that the preset lacks is refused by name.
+func TestSomeMethods(t *testing.T) {
+	p, err := LoadPreset("standard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := p.Resolve(Options{Scale: "debug", Seeds: []uint64{0, 1}, Methods: []string{"a2c", "dreamer"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var runs []string
+	for _, r := range plan.Runs {
+		runs = append(runs, r.Method)
+	}
+	if got := strings.Join(runs, " "); got != "dreamer a2c dreamer a2c" {
+		t.Errorf("runs %s", got)
+	}
+	_, err = p.Resolve(Options{Scale: "debug", Seeds: []uint64{0}, Methods: []string{"ppo"}})
+	if !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), `no method "ppo"; it has dreamer, dreamer_park, a2c`) {
+		t.Errorf("an unknown method gives %v", err)
+	}
+}
+
 func somePreset(t *testing.T, document string) *Preset {
 	t.Helper()
 	p, err := parsePreset("some", []byte(document))

@@ -215,3 +215,11 @@ func families() (map[string]family, error) {
 	}
 	return all, nil
 }
+
+func (p *Preset) methodNames() []string {
+	var names []string
+	for _, m := range p.Methods {
+		names = append(names, m.Name)
+	}
+	return names
+}

@@ -94,6 +94,7 @@ are tested. A copy of it in a file is an experiment of your own.`,
 type experimentFlags struct {
 	scale, nats, out, traces string
 	seeds, parallel          int
+	methods                  []string
 }
 
 func newExperimentRunCommand() *cobra.Command {
@@ -117,6 +118,9 @@ log.txt and the run folder run.`,
   # Three seeds on two cores.
   dreamfleet experiment run continual --seeds 3 --out results/continual
 
+  # One method now; the others may follow in the same folder.
+  dreamfleet experiment run standard --methods dreamer
+
   # Real logs, used where they are.
   dreamfleet experiment run traces --traces ~/traces
 
@@ -128,6 +132,7 @@ log.txt and the run folder run.`,
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&f.seeds, "seeds", 5, "`number` of training seeds, from 0")
+	flags.StringSliceVar(&f.methods, "methods", nil, "`methods` of the experiment to train, separated by commas (default: all)")
 	flags.StringVar(&f.scale, "scale", "small", "`size` of models and budgets: "+strings.Join(experiment.Scales, ", "))
 	flags.StringVar(&f.nats, "nats", "", "`URL` of a NATS server for the jobs, each under a run name of its own (default: each embeds one)")
 	flags.StringVar(&f.out, "out", "", "`folder` of the results (default: experiments/NAME-SCALE)")
@@ -150,7 +155,7 @@ func (f *experimentFlags) start(cmd *cobra.Command, name string) (err error) {
 	if f.seeds < 1 || f.seeds > maxExperimentSeeds || f.parallel < 1 {
 		return fmt.Errorf("%w: --seeds is %d and --parallel %d, want 1 to %d and at least 1", protocol.ErrConfig, f.seeds, f.parallel, maxExperimentSeeds)
 	}
-	options := experiment.Options{Scale: f.scale, Traces: f.traces}
+	options := experiment.Options{Scale: f.scale, Traces: f.traces, Methods: f.methods}
 	for s := range f.seeds {
 		options.Seeds = append(options.Seeds, uint64(s))
 	}
