@@ -20,7 +20,7 @@ func TestUnitsAreVerified(t *testing.T) {
 	}
 	dir := t.TempDir()
 	units, err := filepath.Glob("systemd/*.service")
-	if err != nil || len(units) != 4 {
+	if err != nil || len(units) != 5 {
 		t.Fatal(units, err)
 	}
 	args := []string{"verify", "--man=no"}

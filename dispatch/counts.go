@@ -63,6 +63,7 @@ type Status struct {
 	Lacks    string          `json:"lacks,omitempty"`   // what a step up lacks
 	Pinned   bool            `json:"pinned"`            // newer versions wait
 	Waiting  uint64          `json:"waiting,omitempty"` // the newest version, where it does not act
+	Renewed  time.Time       `json:"renewed,omitzero"`  // when the newest version came
 	Versions []VersionStatus `json:"versions"`
 	Holds    []Hold          `json:"holds"` // of all streams, then of single ones, the first hundred
 
@@ -103,7 +104,7 @@ func (s *Service) Status() Status {
 	defer s.mu.Unlock()
 	t := Status{
 		Run: s.run, Stage: s.state.Stage, Share: s.share(), Since: s.state.Since, Pinned: s.state.Pinned,
-		Lacks: s.unready(), Versions: []VersionStatus{}, Holds: slices.Clone(s.state.Holds),
+		Lacks: s.unready(), Renewed: s.renewed, Versions: []VersionStatus{}, Holds: slices.Clone(s.state.Holds),
 		Policy: s.counts.Policy, Reference: map[Reason]uint64{}, Completed: s.counts.Completed, HoldsBegun: map[Reason]uint64{},
 		Blocks: s.blocks, Evidence: s.test.wealth(), Streams: len(s.streams.byName), Forgotten: s.streams.forgotten,
 		Swaps: s.swaps, Refused: s.refused, Skipped: s.replay.skipped.Load(), EventsLost: s.alarm.lost.Load(),

@@ -118,6 +118,7 @@ var Table = []Metric{
 	{Name: "dreamfleet_dispatch_completed_jobs_total", Kind: Counter, Unit: "jobs", Help: "Jobs reported complete."},
 	{Name: "dreamfleet_dispatch_agreement_ratio", Kind: Gauge, Unit: "0 to 1", Help: "Share of the policy's advice that is the reference's choice, too."},
 	{Name: "dreamfleet_dispatch_param_version", Kind: Gauge, Unit: "version", Help: "Parameters that advise; 0: none."},
+	{Name: "dreamfleet_dispatch_param_timestamp_seconds", Kind: Gauge, Unit: "seconds", Help: "When the newest parameters came, or holds were released, as Unix time; 0: there are none yet."},
 	{Name: "dreamfleet_dispatch_param_swaps_total", Kind: Counter, Unit: "swaps", Help: "Times that other parameters began to act."},
 	{Name: "dreamfleet_dispatch_params_refused_total", Kind: Counter, Unit: "versions", Help: "Parameter versions that were refused."},
 	{Name: "dreamfleet_dispatch_replayed_blocks", Kind: Gauge, Unit: "blocks", Help: "Blocks of arrivals replayed under policy and reference since the last step."},

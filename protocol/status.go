@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Status is what a process says of itself in its heartbeat. One of Actor, Replay
-// and Learner is there, the one that its role fills. Readers ignore keys that
+// Status is what a process says of itself in its heartbeat. One of Actor, Replay,
+// Learner and Dispatch is there, the one that its role fills. Readers ignore keys that
 // they do not know, and take those that are missing as zero.
 type Status struct {
 	Host    string    `json:"host"`
@@ -20,6 +20,8 @@ type Status struct {
 	Actor   *ActorStatus   `json:"actor,omitempty"`
 	Replay  *ReplayStatus  `json:"replay,omitempty"`
 	Learner *LearnerStatus `json:"learner,omitempty"`
+
+	Dispatch *DispatchStatus `json:"dispatch,omitempty"`
 
 	Bus Stats `json:"bus"` // counters of its connection
 }
@@ -128,6 +130,20 @@ type EvaluationStatus struct {
 	EnvSteps int64      `json:"env_steps"`
 	Ratio    float64    `json:"ratio"`
 	Interval [2]float64 `json:"interval"`
+}
+
+// DispatchStatus is a dispatcher's.
+type DispatchStatus struct {
+	Stage              string  `json:"stage"`
+	Share              float64 `json:"share"` // of the streams that the stage gives to the policy
+	Decisions          uint64  `json:"decisions"`
+	DecisionsPerSecond float64 `json:"decisions_per_second"`
+	Fallbacks          uint64  `json:"fallbacks"` // decisions that a guard took from the policy
+	Streams            int     `json:"streams"`
+	HeldStreams        int     `json:"held_streams"`    // by themselves
+	Holds              string  `json:"holds,omitempty"` // guards that hold all streams, separated by commas
+	ParamVersion       uint64  `json:"param_version"`   // what advises; 0: none yet
+	AuditFailed        bool    `json:"audit_failed"`    // decisions cannot be recorded
 }
 
 // Bounds of what a heartbeat lists: with names of the longest it is below the

@@ -59,7 +59,23 @@ var provoked = map[string]struct{ fires, quiet string }{
 			"dreamfleet_bus_param_versions_received_total{role=\"actor\",run=\"b\"} 0+1x60\ndreamfleet_bus_param_versions_sent_total{role=\"learner\",run=\"b\"} 0+1x60",
 	},
 	"DreamfleetParametersRefused": {`dreamfleet_actor_params_rejected_total 0+1x60`, `dreamfleet_actor_params_rejected_total 1x60`},
-	"DreamfleetReplayDamaged":     {`dreamfleet_replay_damaged_bytes 12x60`, `dreamfleet_replay_damaged_bytes 0x60`},
+	"DreamfleetDispatcherGone":    {`dreamfleet_dispatch_streams{run="a",instance="x"} 4x46`, "dreamfleet_dispatch_streams{run=\"a\",instance=\"x\"} 4x46\ndreamfleet_dispatch_streams{run=\"a\",instance=\"y\"} 4x60"},
+	"DreamfleetDispatchFallbacks": {
+		"dreamfleet_dispatch_decisions_total{decider=\"policy\",reason=\"\"} 0+80x60\ndreamfleet_dispatch_decisions_total{decider=\"reference\",reason=\"latency\"} 0+20x60",
+		"dreamfleet_dispatch_decisions_total{decider=\"policy\",reason=\"\"} 0+80x60\ndreamfleet_dispatch_decisions_total{decider=\"reference\",reason=\"latency\"} 0+5x60\n" +
+			"dreamfleet_dispatch_decisions_total{decider=\"reference\",reason=\"stage\"} 0+900x60",
+	},
+	"DreamfleetDispatchHeld": {`dreamfleet_dispatch_held{guard="cost"} 1x60`, `dreamfleet_dispatch_held{guard="cost"} 0x60`},
+	"DreamfleetDispatchDeadlines": {
+		"dreamfleet_dispatch_decisions_total{decider=\"policy\",reason=\"\"} 0+90x60\ndreamfleet_dispatch_decisions_total{decider=\"reference\",reason=\"deadline\"} 0+2x60",
+		"dreamfleet_dispatch_decisions_total{decider=\"policy\",reason=\"\"} 0+900x60\ndreamfleet_dispatch_decisions_total{decider=\"reference\",reason=\"deadline\"} 0+2x60",
+	},
+	"DreamfleetDispatchParametersStale": { // evaluated an hour after 1970
+		"dreamfleet_dispatch_param_timestamp_seconds{run=\"a\"} 600x60\ndreamfleet_learner_updates_total{run=\"a\"} 0+9x60",
+		"dreamfleet_dispatch_param_timestamp_seconds{run=\"a\"} 3000x60\ndreamfleet_learner_updates_total{run=\"a\"} 0+9x60\n" +
+			"dreamfleet_dispatch_param_timestamp_seconds{run=\"trained\"} 1x60\ndreamfleet_learner_updates_total{run=\"trained\"} 9x60",
+	},
+	"DreamfleetReplayDamaged": {`dreamfleet_replay_damaged_bytes 12x60`, `dreamfleet_replay_damaged_bytes 0x60`},
 }
 
 func TestAlertsFireWhenProvokedAndOnlyThen(t *testing.T) {

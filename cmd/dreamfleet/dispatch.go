@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -222,6 +223,7 @@ func (d *dispatcher) run(ctx context.Context) error {
 	if d.bus != nil {
 		group.Go(func() error { return ended(side, d.bus.ServeDispatch(side, busCalls(d.service), busCode)) })
 		group.Go(func() error { publisher.run(side); return nil })
+		group.Go(func() error { return ended(side, d.bus.Heartbeat(side, dispatchStatus(d.service))) })
 	}
 	group.Go(func() error {
 		<-side.Done()
@@ -250,6 +252,31 @@ func dispatchPolicy(cfg protocol.Config) (dispatch.Policy, error) {
 	return dispatch.Policy{
 		Model: worldModel(cfg, w), Env: w.env, Tasks: w.tasks, Blind: !cfg.Env.RL2Inputs,
 	}, nil
+}
+
+// dispatchStatus is what a heartbeat tells of a service.
+func dispatchStatus(service *dispatch.Service) func(*protocol.Status) {
+	var rate protocol.Rate
+	return func(h *protocol.Status) {
+		s := service.Status()
+		told := &protocol.DispatchStatus{
+			Stage: string(s.Stage), Share: s.Share, Decisions: s.Decisions, DecisionsPerSecond: rate.Per(time.Now(), s.Decisions),
+			Fallbacks: s.Decisions - s.Policy - s.Reference[dispatch.ReasonStage], Streams: s.Streams, HeldStreams: s.Held, AuditFailed: s.AuditFailed != "",
+		}
+		var holds []string
+		for _, hold := range s.Holds {
+			if hold.Stream == "" {
+				holds = append(holds, string(hold.Guard))
+			}
+		}
+		told.Holds = strings.Join(holds, ", ")
+		for _, v := range s.Versions {
+			if v.Acting {
+				told.ParamVersion = v.Version
+			}
+		}
+		h.Dispatch = told
+	}
 }
 
 // busCalls are a service's, as the bus has them.

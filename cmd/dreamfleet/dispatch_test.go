@@ -17,6 +17,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/dispatch"
 	"github.com/dreamfleet/dreamfleet/monitor"
+	"github.com/dreamfleet/dreamfleet/monitor/fleet"
 	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
@@ -162,6 +163,22 @@ func TestDispatch(t *testing.T) {
 		}
 		return answer, err
 	}
+	// It is heard as the other roles are.
+	waitFor(t, func() bool {
+		code, out, stderr := execute(t, "status", "--nats", server.URL(), "--creds", filepath.Join(keys, "operator.nk"), "--json")
+		var state fleet.State
+		if err := json.Unmarshal([]byte(out), &state); code != exitOK || err != nil {
+			t.Fatalf("status: %d %v %s%s", code, err, out, stderr)
+		}
+		for _, r := range state.Runs {
+			for _, p := range r.Processes {
+				if p.Role == protocol.RoleDispatcher && r.Name == "run" {
+					return p.Dispatch != nil && p.Dispatch.Stage == "active" && p.Dispatch.ParamVersion == uint64(ckpt.Manifest.Updates) && p.Host != "" && p.Version != ""
+				}
+			}
+		}
+		return false
+	})
 	events := make(chan dispatch.Event, 10)
 	following, unfollow := context.WithCancel(t.Context())
 	defer unfollow()

@@ -272,6 +272,11 @@ func showDispatch(p *monitor.Process, service *dispatch.Service) {
 		e.Value("dreamfleet_dispatch_completed_jobs_total", float64(s.Completed))
 		e.Value("dreamfleet_dispatch_agreement_ratio", s.Agreement)
 		e.Value("dreamfleet_dispatch_param_version", version)
+		renewed := 0.0
+		if !s.Renewed.IsZero() {
+			renewed = float64(s.Renewed.UnixMilli()) / 1e3
+		}
+		e.Value("dreamfleet_dispatch_param_timestamp_seconds", renewed)
 		e.Value("dreamfleet_dispatch_param_swaps_total", float64(s.Swaps))
 		e.Value("dreamfleet_dispatch_params_refused_total", float64(s.Refused))
 		e.Value("dreamfleet_dispatch_replayed_blocks", float64(s.Blocks))

@@ -98,7 +98,7 @@ func TestPage(t *testing.T) {
 	for _, s := range [][2]string{
 		{"tiles", "1,234,567"}, {"tiles", "0.943 × LEFT"}, {"tiles", "replayed 41.5 versions old"},
 		{"health", "attention"}, {"problems", "actor a3 was last heard 8 s ago"},
-		{"processes", "node-learner"}, {"processes", "v1.4.0"}, {"processes", "(late)"},
+		{"processes", "node-learner"}, {"processes", "v1.4.0"}, {"processes", "2.5k decisions/s"}, {"processes", "canary, 1,000,000 decisions, 120 fallbacks, 2 of 64 streams held"}, {"processes", "(late)"},
 		{"limiter", "Actors are held"}, {"limiter", "1232 more steps to be sampled"},
 		{"staleness", "mean is 41.5"}, {"composition", "slow servers"},
 		{"evaluation", "dreamer greedy"}, {"evaluation", "index 0.869"}, {"evaluation", "left 1"},

@@ -76,6 +76,9 @@ func (b *bus) AllHeartbeats(context.Context) ([]protocol.Heartbeat, error) {
 	if b.quiet {
 		list = list[:5]
 	}
+	list = append(list, at("small", protocol.RoleDispatcher, "d", protocol.Status{Dispatch: &protocol.DispatchStatus{
+		Stage: "canary", Share: 0.25, Decisions: 1_000_000, DecisionsPerSecond: 2500, Fallbacks: 120, Streams: 64, HeldStreams: 2, ParamVersion: 3800,
+	}}))
 	return append(list, at("other", protocol.RoleActor, "z", protocol.Status{Actor: &protocol.ActorStatus{Actors: 1, Environments: 2}})), nil
 }
 

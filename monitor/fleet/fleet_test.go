@@ -79,6 +79,35 @@ func TestHealthyRun(t *testing.T) {
 	}
 }
 
+// A dispatcher is a process like others. A run that is only dispatched by has been trained, and lacks nobody.
+func TestDispatcher(t *testing.T) {
+	beat := beats("small", 0)[0]
+	beat.Role, beat.Name = protocol.RoleDispatcher, "d"
+	beat.Status.Replay, beat.Status.Dispatch = nil, &protocol.DispatchStatus{
+		Stage: "active", Share: 1, Decisions: 12_345, DecisionsPerSecond: 250, Fallbacks: 17, Streams: 40, HeldStreams: 3, ParamVersion: 99,
+	}
+	r := Of([]protocol.Heartbeat{beat}, now).Runs[0]
+	if r.Health != "ok" {
+		t.Errorf("%+v", r)
+	}
+	const row = "dispatcher  d     box-replay  v1       1h30m  2s     250 decisions/s  99      active, 12,345 decisions, 17 fallbacks, 3 of 40 streams held"
+	if got := text(t, Of([]protocol.Heartbeat{beat}, now), Screen{}); !strings.Contains(got, row) {
+		t.Errorf("status is\n%s", got)
+	}
+	beat.Status.Dispatch.Holds, beat.Status.Dispatch.AuditFailed = "cost, parameters", true
+	got := text(t, Of(append(beats("small", 1), beat), now), Screen{})
+	for _, want := range []string{"  all held by cost, parameters; active", "! dispatcher d: all streams are held by cost, parameters", "! dispatcher d cannot record its decisions"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("status is\n%s, without %q", got, want)
+		}
+	}
+	other := beat
+	other.Name = "e"
+	if got := text(t, Of([]protocol.Heartbeat{beat, other}, now), Screen{}); !strings.Contains(got, "! 2 processes are dispatcher, there must be one") {
+		t.Errorf("status is\n%s", got)
+	}
+}
+
 // Each thing that somebody should look at is said, and nothing else.
 func TestProblems(t *testing.T) {
 	for want, change := range map[string]func([]protocol.Heartbeat) []protocol.Heartbeat{

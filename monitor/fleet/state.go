@@ -41,7 +41,7 @@ type Run struct {
 
 	// Hosts are the machines that its processes are on.
 	Hosts []string `json:"hosts"`
-	// Processes are by role (learner, replay, actors) and name.
+	// Processes are by role (learner, replay, dispatcher, actors) and name.
 	Processes []Process `json:"processes"`
 }
 
@@ -76,7 +76,7 @@ func (r *Run) Replay() *protocol.ReplayStatus {
 }
 
 // roles in the order in which they are shown.
-var roles = map[protocol.Role]int{protocol.RoleLearner: 0, protocol.RoleReplay: 1, protocol.RoleActor: 2}
+var roles = map[protocol.Role]int{protocol.RoleLearner: 0, protocol.RoleReplay: 1, protocol.RoleDispatcher: 2, protocol.RoleActor: 3}
 
 // Of sorts heartbeats into runs, as they are at a time.
 func Of(beats []protocol.Heartbeat, now time.Time) State {
@@ -157,6 +157,12 @@ func (r *Run) judge() {
 			dropped += p.Actor.Dropped
 			rejected += p.Actor.ParamsRejected
 		}
+		if d := p.Dispatch; d != nil && d.Holds != "" {
+			problem("dispatcher %s: all streams are held by %s", p.Name, d.Holds)
+		}
+		if d := p.Dispatch; d != nil && d.AuditFailed {
+			problem("dispatcher %s cannot record its decisions", p.Name)
+		}
 		denied += p.Bus.Denied
 		for _, n := range p.Bus.Refused {
 			refused += n
@@ -165,12 +171,14 @@ func (r *Run) judge() {
 			refused += n
 		}
 	}
+	training := count[protocol.RoleLearner]+count[protocol.RoleReplay]+count[protocol.RoleActor] > 0
 	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleActor} {
-		if count[role] == 0 {
+		// A run that has been trained may go on being dispatched by.
+		if count[role] == 0 && (training || count[protocol.RoleDispatcher] == 0) {
 			problem("no %s is running", role)
 		}
 	}
-	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay} {
+	for _, role := range []protocol.Role{protocol.RoleLearner, protocol.RoleReplay, protocol.RoleDispatcher} {
 		if count[role] > 1 {
 			problem("%d processes are %s, there must be one", count[role], role)
 		}

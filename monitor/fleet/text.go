@@ -189,6 +189,13 @@ func (p Process) row() (rate, params, says string) {
 		return short(p.Learner.UpdatesPerSecond) + " updates/s", fmt.Sprint(p.Learner.ParamVersion), p.Learner.Phase
 	case p.Replay != nil:
 		return short(p.Replay.InsertsPerSecond) + " steps/s", "", limiter(p.Replay.Limiter)
+	case p.Dispatch != nil:
+		d := p.Dispatch
+		says = fmt.Sprintf("%s, %s decisions, %s fallbacks, %d of %d streams held", d.Stage, group(int64(d.Decisions)), group(int64(d.Fallbacks)), d.HeldStreams, d.Streams)
+		if d.Holds != "" {
+			says = "all held by " + d.Holds + "; " + says
+		}
+		return short(d.DecisionsPerSecond) + " decisions/s", fmt.Sprint(d.ParamVersion), says
 	case p.Actor != nil:
 		says = fmt.Sprintf("%d environments", p.Actor.Environments)
 		if p.Actor.Waiting != "" {
