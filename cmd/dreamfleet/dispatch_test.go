@@ -63,6 +63,52 @@ func ask(t *testing.T, url, body string) map[string]any {
 	return answer
 }
 
+// busOf is a bus with keys for each role that has a run's configuration and its newest checkpoint.
+func busOf(t *testing.T, dir string) (keys, url string, join func(protocol.Role) *protocol.Bus) {
+	t.Helper()
+	keys = t.TempDir()
+	server, err := protocol.StartServer(protocol.ServerConfig{StoreDir: t.TempDir(), Listen: "127.0.0.1:0", Keys: keys}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	run := filepath.Base(dir)
+	join = func(role protocol.Role) *protocol.Bus {
+		b, err := protocol.Connect(t.Context(), protocol.BusConfig{Server: server, Run: run, Role: role, Name: "test"}, hclog.NewNullLogger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Close)
+		return b
+	}
+	join(protocol.RoleReplay) // sets up the stream of trajectories
+	l := join(protocol.RoleLearner)
+	document, err := os.ReadFile(filepath.Join(dir, configFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.PutConfig(t.Context(), document); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := l.TakeLease(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = release(lease) }()
+	ckpt := newest(t, dir)
+	archive, err := ckpt.Archive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := &copier{ctx: t.Context(), lease: lease, keep: 2, log: hclog.NewNullLogger()}
+	err = copies.send(archive, uint64(ckpt.Manifest.Number))
+	copies.close(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys, server.URL(), join
+}
+
 // A run folder's policy over HTTP, with every command; then a run's from the bus, each with the key of its role and
 // no right beyond it.
 func TestDispatch(t *testing.T) {
@@ -111,49 +157,12 @@ func TestDispatch(t *testing.T) {
 	}
 
 	// The same run on a bus.
-	keys := t.TempDir()
-	server, err := protocol.StartServer(protocol.ServerConfig{StoreDir: t.TempDir(), Listen: "127.0.0.1:0", Keys: keys}, hclog.NewNullLogger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	join := func(role protocol.Role) *protocol.Bus {
-		b, err := protocol.Connect(t.Context(), protocol.BusConfig{Server: server, Run: "run", Role: role, Name: "test"}, hclog.NewNullLogger())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(b.Close)
-		return b
-	}
-	join(protocol.RoleReplay) // sets up the stream of trajectories
-	l := join(protocol.RoleLearner)
-	document, err := os.ReadFile(filepath.Join(dir, configFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.PutConfig(t.Context(), document); err != nil {
-		t.Fatal(err)
-	}
-	lease, err := l.TakeLease(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = release(lease) }()
+	keys, server, join := busOf(t, dir)
 	ckpt := newest(t, dir)
-	archive, err := ckpt.Archive()
-	if err != nil {
-		t.Fatal(err)
-	}
-	copies := &copier{ctx: t.Context(), lease: lease, keep: 2, log: hclog.NewNullLogger()}
-	err = copies.send(archive, uint64(ckpt.Manifest.Number))
-	copies.close(archive)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(plan, []byte("stage: active\nguards: {deadline: {limit: 10s}, queue: {backlog: 1}}\nexperience: {publish: true, chunk: 4}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, _, stop = dispatching(t, "--run", "run", "--nats", server.URL(), "--creds", filepath.Join(keys, "dispatcher.nk"), "--plan", plan, "--state", t.TempDir())
+	_, _, stop = dispatching(t, "--run", "run", "--nats", server, "--creds", filepath.Join(keys, "dispatcher.nk"), "--plan", plan, "--state", t.TempDir())
 	client, operator := join(protocol.RoleClient), join(protocol.RoleOperator)
 	call := func(b *protocol.Bus, name string, command bool, body string) (map[string]any, error) {
 		reply, err := b.CallDispatch(t.Context(), name, command, []byte(body))
@@ -165,7 +174,7 @@ func TestDispatch(t *testing.T) {
 	}
 	// It is heard as the other roles are.
 	waitFor(t, func() bool {
-		code, out, stderr := execute(t, "status", "--nats", server.URL(), "--creds", filepath.Join(keys, "operator.nk"), "--json")
+		code, out, stderr := execute(t, "status", "--nats", server, "--creds", filepath.Join(keys, "operator.nk"), "--json")
 		var state fleet.State
 		if err := json.Unmarshal([]byte(out), &state); code != exitOK || err != nil {
 			t.Fatalf("status: %d %v %s%s", code, err, out, stderr)
@@ -228,7 +237,7 @@ func TestDispatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(server.URL(), key, nats.CustomInboxPrefix("_INBOX_operator"))
+	nc, err := nats.Connect(server, key, nats.CustomInboxPrefix("_INBOX_operator"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +264,7 @@ func TestDispatch(t *testing.T) {
 	}
 
 	// Queues and memories are one process's.
-	if code, _, stderr := execute(t, "dispatch", "--run", "run", "--nats", server.URL(), "--creds", filepath.Join(keys, "dispatcher.nk"), "--listen", "127.0.0.1:0", "--state", t.TempDir()); code != exitFailure || !strings.Contains(stderr, protocol.ErrTaken.Error()) {
+	if code, _, stderr := execute(t, "dispatch", "--run", "run", "--nats", server, "--creds", filepath.Join(keys, "dispatcher.nk"), "--listen", "127.0.0.1:0", "--state", t.TempDir()); code != exitFailure || !strings.Contains(stderr, protocol.ErrTaken.Error()) {
 		t.Errorf("a second dispatcher: %d %s", code, stderr)
 	}
 	if code, text := stop(); code != exitOK || strings.Contains(text, "denied") {
