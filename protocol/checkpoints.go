@@ -43,10 +43,7 @@ func (l *Lease) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, 
 
 func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, keep int) error {
 	b := l.bus
-	if err := b.ensureStream(ctx, b.checkpointStream()); err != nil {
-		return err
-	}
-	objects, err := b.js.ObjectStore(ctx, storeCkpt)
+	objects, err := b.openCheckpoints(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,6 +73,22 @@ func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, kee
 		}
 	}
 	return nil
+}
+
+// openCheckpoints makes the object store where there is none, and waits until it takes
+// objects: what fails after that may have taken a part of the reader.
+func (b *Bus) openCheckpoints(ctx context.Context) (jetstream.ObjectStore, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	stream := b.checkpointStream()
+	if err := b.settle(ctx, stream); err != nil {
+		return nil, err
+	}
+	probe := "$O." + storeCkpt + ".M.none"
+	if err := b.answered(ctx, canRead(stream.Name, probe), canWrite(probe)); err != nil {
+		return nil, err
+	}
+	return b.js.ObjectStore(ctx, storeCkpt)
 }
 
 // point makes an object the run's newest checkpoint.
@@ -175,6 +188,9 @@ func (b *Bus) getCheckpoint(ctx context.Context, w io.Writer) (version uint64, e
 	}
 	objects, err := b.js.ObjectStore(ctx, storeCkpt)
 	if err != nil {
+		return 0, err
+	}
+	if err := b.answered(ctx, canRead(b.checkpointStream().Name, "$O."+storeCkpt+".M.none")); err != nil {
 		return 0, err
 	}
 	object, err := objects.Get(ctx, newest.name)

@@ -127,26 +127,32 @@ func (b *Bus) bounded() BusConfig {
 // that has not come together yet.
 func (b *Bus) ensure(ctx context.Context, cfg BusConfig) error {
 	for _, want := range cfg.streams() {
-		for told := false; ; told = true {
-			// A cluster without a leader does not answer at all.
-			attempt, cancel := context.WithTimeout(ctx, settleTimeout)
-			err := b.ensureStream(attempt, want)
-			cancel()
-			if err == nil {
-				break
-			}
-			if !unsettled(err) || ctx.Err() != nil {
-				return fmt.Errorf("stream %s: %w", want.Name, err)
-			}
-			if !told {
-				b.log.Info("waiting for the servers to agree on a stream", "stream", want.Name, "reason", err)
-			}
-			if pauseErr := pause(ctx, configPoll); pauseErr != nil {
-				return fmt.Errorf("stream %s: %w; last: %w", want.Name, pauseErr, err)
-			}
+		if err := b.settle(ctx, want); err != nil {
+			return fmt.Errorf("stream %s: %w", want.Name, err)
 		}
 	}
 	return nil
+}
+
+func (b *Bus) settle(ctx context.Context, want jetstream.StreamConfig) error {
+	for told := false; ; told = true {
+		// A cluster without a leader does not answer at all.
+		attempt, cancel := context.WithTimeout(ctx, settleTimeout)
+		err := b.ensureStream(attempt, want)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if !unsettled(err) || ctx.Err() != nil {
+			return err
+		}
+		if !told {
+			b.log.Info("waiting for the servers to agree on a stream", "stream", want.Name, "reason", err)
+		}
+		if pauseErr := pause(ctx, configPoll); pauseErr != nil {
+			return fmt.Errorf("%w; last: %w", pauseErr, err)
+		}
+	}
 }
 
 // settleTimeout is how long servers may take to answer for a stream before they are
