@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/dreamfleet/dreamfleet/learner/internal/batchtest"
 	"github.com/dreamfleet/dreamfleet/model"
 	"github.com/dreamfleet/dreamfleet/protocol"
 )
@@ -56,19 +57,7 @@ func newAgent(t testing.TB, c Config) *Agent {
 func newBatchOf(c Config, seed uint64) *protocol.Batch {
 	r := rand.New(rand.NewPCG(seed, 5))
 	m := c.Model
-	p := &protocol.Batch{}
-	p.Resize(c.BatchSize, c.BatchLength, m.Obs, m.Actions, m.ContextLen())
-	clear(p.Flags)
-	for i := range p.Obs {
-		p.Obs[i] = float32(3 * r.NormFloat64())
-	}
-	for i := range p.Action {
-		p.Action[i] = uint16(r.IntN(m.Actions))
-		p.Reward[i] = float32(2 * r.NormFloat64())
-		for j := range m.Actions {
-			p.Mask[i*m.Actions+j] = j == int(p.Action[i]) || r.IntN(4) > 0
-		}
-	}
+	p := batchtest.New(r, c.BatchSize, c.BatchLength, m.Obs, m.Actions, m.ContextLen())
 	for b := range p.Size {
 		if row := p.Context[b*p.ContextLen : (b+1)*p.ContextLen]; len(row) > 0 {
 			for i := range row {
