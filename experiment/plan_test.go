@@ -76,7 +76,7 @@ func TestSomeMethods(t *testing.T) {
 		t.Errorf("runs %s", got)
 	}
 	_, err = p.Resolve(Options{Scale: "debug", Seeds: []uint64{0}, Methods: []string{"ppo"}})
-	if !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), `no method "ppo"; it has dreamer, dreamer_park, a2c`) {
+	if !errors.Is(err, protocol.ErrConfig) || !strings.Contains(err.Error(), `no method "ppo"; it has dreamer, dreamer_long, dreamer_park`) {
 		t.Errorf("an unknown method gives %v", err)
 	}
 }

@@ -105,10 +105,10 @@ func newExperimentRunCommand() *cobra.Command {
 		Long: `Train every method of an experiment with every seed, score each on all tests, and score the heuristics
 on the same trials. NAME is an experiment of 'experiment list', or a file that ends in .yaml.
 
-Every job is a process of this program with one learner thread, as many at once as there are cores. The
-same command on the same folder goes on: it skips what is done, and a run that was stopped resumes. A
-job that fails is reported with the last lines of its log and does not stop the others. SIGTERM and
-Ctrl-C let the running jobs save and end.
+Every job is a process of this program with one learner thread, as many at once as there are cores,
+which they share out. The same command on the same folder goes on: it skips what is done, and a run
+that was stopped resumes. A job that fails is reported with the last lines of its log and does not stop
+the others. SIGTERM and Ctrl-C let the running jobs save and end.
 
 The folder holds experiment.json, rules.jsonl and, below METHOD/seed-N, job.json, scores.jsonl, curve.csv,
 log.txt and the run folder run.`,
@@ -180,7 +180,7 @@ func (f *experimentFlags) start(cmd *cobra.Command, name string) (err error) {
 		return err
 	}
 	runner := &experiment.Runner{
-		Plan: plan, Dir: out, Parallel: f.parallel, Now: time.Now, Exec: subprocess(self, f.nats),
+		Plan: plan, Dir: out, Parallel: f.parallel, Now: time.Now, Exec: subprocess(self, f.nats, f.parallel),
 	}
 	if runner.Version, runner.Commit, runner.Machine, err = whereAndWhat(); err != nil {
 		return err
@@ -202,14 +202,16 @@ func (f *experimentFlags) start(cmd *cobra.Command, name string) (err error) {
 }
 
 // subprocess runs commands of this program as processes of their own, which stop when asked to and do not outlive it.
-func subprocess(self, natsURL string) func(context.Context, experiment.Command) (time.Duration, error) {
+// As many as run at once share the cores; where GOMAXPROCS is set it decides.
+func subprocess(self, natsURL string, parallel int) func(context.Context, experiment.Command) (time.Duration, error) {
 	return func(ctx context.Context, c experiment.Command) (time.Duration, error) {
 		// The process is told when the thread that began it ends.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd := exec.CommandContext(ctx, self, c.Args...)
 		cmd.Stdout, cmd.Stderr = c.Stdout, c.Log
-		if cmd.Env = os.Environ(); natsURL != "" {
+		cores := fmt.Sprintf("GOMAXPROCS=%d", max(1, runtime.NumCPU()/parallel))
+		if cmd.Env = append([]string{cores}, os.Environ()...); natsURL != "" {
 			cmd.Env = append(cmd.Env, urlVariable+"="+natsURL)
 		}
 		// A group of its own: Ctrl-C at the terminal would reach it beside our signal, and a second one ends it at once.
