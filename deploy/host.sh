@@ -6,8 +6,8 @@
 #     sh host.sh stop UNIT...                 asks them to save and end, and waits
 #     sh host.sh logs LINES [follow] UNIT...  the last lines of their logs
 #
-# A unit is nats, replay, learner, or an actor with its number, actor-1. It needs a shell and the
-# usual tools of Linux, and no rights beyond its user's.
+# A unit is nats, replay, learner, an actor with its number, actor-1, or one of several replays with
+# its own, replay-1. It needs a shell and the usual tools of Linux, and no rights beyond its user's.
 set -u
 umask 077
 

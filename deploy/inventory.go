@@ -85,6 +85,9 @@ type Host struct {
 	Options  []string `yaml:"options"`  // of ssh -o, such as ProxyJump=gate
 
 	Roles []string `yaml:"roles"` // nats, replay, learner
+	// Shards are which of the run's replays the host of role replay has, from 1, each a process of its
+	// own. Empty: the run has one replay, and this is it.
+	Shards []int `yaml:"shards"`
 	// Bus is where the others reach the server of role nats, HOST:PORT. Empty: port 4222 of the address.
 	Bus string `yaml:"bus"`
 
@@ -190,8 +193,8 @@ func (v *Inventory) check() error {
 		return errors.New("hosts is empty: name at least one host")
 	}
 	d := v.Defaults
-	if d.Name != "" || d.Address != "" || len(d.Roles) > 0 || d.Actors != 0 {
-		return errors.New("defaults has a name, an address, roles or actors, which are each host's own")
+	if d.Name != "" || d.Address != "" || len(d.Roles) > 0 || len(d.Shards) > 0 || d.Actors != 0 {
+		return errors.New("defaults has a name, an address, roles, shards or actors, which are each host's own")
 	}
 	names := map[string]bool{}
 	count := map[string]int{}
@@ -207,10 +210,11 @@ func (v *Inventory) check() error {
 			count[role]++
 		}
 	}
-	for _, role := range []string{RoleReplay, RoleLearner} {
-		if count[role] > 1 {
-			return fmt.Errorf("%d hosts have role %s: a run has one", count[role], role)
-		}
+	if count[RoleLearner] > 1 {
+		return fmt.Errorf("%d hosts have role %s: a run has one", count[RoleLearner], RoleLearner)
+	}
+	if err := v.checkShards(); err != nil {
+		return err
 	}
 	if count[RoleLearner] == 0 && (v.Preset != "" || v.Config != "") {
 		return errors.New("preset and config are the learner's, and no host has role learner")
@@ -244,6 +248,51 @@ func (v *Inventory) check() error {
 	return nil
 }
 
+// replays is how many replays there are: the run's shards, 1 where it is not divided, 0 where no host has
+// role replay.
+func (v *Inventory) replays() (n int) {
+	for _, h := range v.Hosts {
+		if slices.Contains(h.Roles, RoleReplay) {
+			n += max(1, len(h.Shards))
+		}
+	}
+	return n
+}
+
+// checkShards sees that of several replays each has a number of its own.
+func (v *Inventory) checkShards() error {
+	n := v.replays()
+	at := map[int]string{}
+	for _, h := range v.Hosts {
+		if slices.Contains(h.Roles, RoleReplay) && len(h.Shards) == 0 && n > 1 {
+			return fmt.Errorf("host %q: it is one of %d replays and does not say which: give it shards: [1], or [1, 2] where it has two, and replay.shards: %d in the configuration", h.Name, n, n)
+		}
+		for _, shard := range h.Shards {
+			if shard < 1 || shard > n {
+				return fmt.Errorf("host %q: shards has %d, and there are %d replays: number them from 1 to %d", h.Name, shard, n, n)
+			}
+			if other, ok := at[shard]; ok {
+				return fmt.Errorf("host %q: shard %d is host %q's too: number the %d replays from 1 to %d, each once", h.Name, shard, other, n, n)
+			}
+			at[shard] = h.Name
+		}
+	}
+	return nil
+}
+
+// checkReplays compares with what the learner is told.
+func (v *Inventory) checkReplays(cfg protocol.Config) error {
+	switch n, host := v.replays(), v.find(RoleReplay); {
+	case n == 0:
+		return nil
+	case cfg.Learner.Algorithm == protocol.A2C:
+		return fmt.Errorf("%w: host %q has role replay, and the configuration has learner.algorithm: %s, which needs none", ErrInventory, host.Name, protocol.A2C)
+	case n != cfg.Replay.Shards:
+		return fmt.Errorf("%w: the configuration has replay.shards: %d, and the hosts of role replay have %d: number them under shards from 1 to %d", ErrInventory, cfg.Replay.Shards, n, cfg.Replay.Shards)
+	}
+	return nil
+}
+
 func (h *Host) check() error {
 	switch {
 	case len(h.Name) > maxHostName || !protocol.ValidName(h.Name):
@@ -258,6 +307,8 @@ func (h *Host) check() error {
 		return fmt.Errorf("actors is %d: want 0 to %d", h.Actors, maxActors)
 	case h.Key != "" && (!strings.HasPrefix(h.Key, RoleActor) || strings.ContainsAny(h.Key, "/.") || unprintable(h.Key)):
 		return fmt.Errorf("key is %q: want the name of an actors' key, such as actor-paris or actor@small", h.Key)
+	case len(h.Shards) > 0 && !slices.Contains(h.Roles, RoleReplay):
+		return fmt.Errorf("shards is %v, and the host has no role replay", h.Shards)
 	case h.Bus != "" && !slices.Contains(h.Roles, RoleNATS):
 		return fmt.Errorf("bus is %q, and the host has no role nats", h.Bus)
 	case h.Bus != "" && !hostPort(h.Bus):

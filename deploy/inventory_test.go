@@ -36,6 +36,11 @@ func TestInventoryFaults(t *testing.T) {
 		{head + "nats: nats://b\n", "servers are that no host has"},
 		{"run: try\nhosts: [{name: a, roles: [nats], bus: '127.0.0.1:1'}, {name: b, roles: [nats]}]", "2 hosts have role nats, which makes them a cluster"},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [learner]}, {name: b, roles: [learner]}]", "2 hosts have role learner"},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [replay]}, {name: b, roles: [replay]}]", `host "a": it is one of 2 replays and does not say which: give it shards: [1]`},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [replay], shards: [1]}, {name: b, roles: [replay], shards: [1]}]", `host "b": shard 1 is host "a"'s too`},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [replay], shards: [1, 3]}]", "shards has 3, and there are 2 replays"},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, shards: [1]}]", "shards is [1], and the host has no role replay"},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [replay], shards: [2, 1]}]", ""},
 		{"run: try\nnats: nats://b\npreset: small\nhosts: [{name: a, actors: 1}]", "no host has role learner"},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, bus: 'b:1'}]", "has no role nats"},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, key: actor-x}]", "there is no cluster"},
@@ -65,7 +70,10 @@ func TestSourcesFaults(t *testing.T) {
 		{func() { v.Config = "none.yaml" }, "none.yaml"},
 		{func() { v.Config = "fleet.yaml" }, "unknown key"},
 		{func() { v.Config, v.Cluster = "try.yaml", "nowhere" }, "nowhere"},
-		{func() { v.Cluster, v.Binary["arm64"] = "cluster", "dreamfleet-amd64" }, "no program for Linux on arm64"},
+		{func() { v.Config, v.Cluster = "divided-config.yaml", "cluster" }, "the configuration has replay.shards: 3, and the hosts of role replay have 1"},
+		{func() { v.Config = "a2c.yaml" }, `host "head" has role replay, and the configuration has learner.algorithm: a2c`},
+		{func() { v.Config = "try.yaml"; v.Hosts[0].Shards = []int{1, 2} }, "the configuration has replay.shards: 1, and the hosts of role replay have 2"},
+		{func() { v.Hosts[0].Shards = nil; v.Binary["arm64"] = "dreamfleet-amd64" }, "no program for Linux on arm64"},
 	} {
 		test.change()
 		if _, err := ReadSources(v, running); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -45,7 +45,7 @@ func observation(h Host, folder string) Command {
 
 var (
 	sha256Text = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	unitName   = regexp.MustCompile(`^(nats|replay|learner|actor-[1-9][0-9]{0,3})$`)
+	unitName   = regexp.MustCompile(`^(nats|replay(-[1-9][0-9]?)?|learner|actor-[1-9][0-9]{0,3})$`)
 )
 
 // parseHave reads what host.sh tells. Lines that are not its own, such as those of a login script, are

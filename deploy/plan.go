@@ -77,7 +77,7 @@ func sortedUnits(units map[string]State) []string {
 	order := []string{RoleNATS, RoleReplay, RoleLearner, RoleActor}
 	return slices.SortedFunc(maps.Keys(units), func(a, b string) int {
 		number := func(unit string) int {
-			n, _ := strconv.Atoi(strings.TrimPrefix(unit, RoleActor+"-")) // 0 for the others
+			n, _ := strconv.Atoi(strings.TrimPrefix(unit, roleOf(unit)+"-")) // 0 for what has none
 			return n
 		}
 		return cmp.Or(cmp.Compare(slices.Index(order, roleOf(a)), slices.Index(order, roleOf(b))), cmp.Compare(number(a), number(b)))

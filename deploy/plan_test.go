@@ -20,7 +20,9 @@ import (
 var update = flag.Bool("update", false, "write the transcripts anew")
 
 // example is an inventory with all its files, beside which a binary lies for the other architecture.
-func example(t *testing.T) (*Inventory, *Sources) {
+func example(t *testing.T) (*Inventory, *Sources) { return exampleOf(t, "fleet.yaml") }
+
+func exampleOf(t *testing.T, inventory string) (*Inventory, *Sources) {
 	t.Helper()
 	dir := t.TempDir()
 	put := func(name, text string) {
@@ -40,9 +42,11 @@ func example(t *testing.T) (*Inventory, *Sources) {
 		put("cluster/10.0.0.5/"+file, file+"\n")
 	}
 	put("try.yaml", "learner: {batch_size: 8}\n")
+	put("a2c.yaml", "learner: {algorithm: a2c, publish_every: 1, batch_length: 16}\n")
+	put("divided-config.yaml", "replay: {shards: 3}\n")
 	put("dreamfleet-amd64", elfHeader(62))
 	put("dreamfleet-arm64", elfHeader(183))
-	text, err := os.ReadFile("testdata/fleet.yaml")
+	text, err := os.ReadFile("testdata/" + inventory)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,8 +89,9 @@ func having(t *testing.T, s *Sources, h Host, arch string) Have {
 
 // What launch would do, from what an inventory wants and a host has, to the letter.
 func TestPlan(t *testing.T) {
-	v, s := example(t)
-	head, worker := v.Hosts[0], v.Hosts[1]
+	whole, wholeSources := example(t)
+	divided, dividedSources := exampleOf(t, "divided.yaml")
+	head, worker, store := whole.Hosts[0], whole.Hosts[1], divided.Hosts[1]
 	for _, test := range []struct {
 		name  string
 		host  Host
@@ -148,8 +153,22 @@ func TestPlan(t *testing.T) {
 			f.Mode = 0o644
 			h.Files["keys/actor.nk"] = f
 		}},
+		{name: "a new host of two shards", host: store, arch: "amd64", have: func(h *Have) { *h = Have{Arch: "amd64"} }},
+		{name: "a shard that has died", host: store, arch: "amd64", have: func(h *Have) {
+			lost := h.Units["replay-3"]
+			lost.Running, lost.Code = false, -1
+			h.Units["replay-3"] = lost
+		}},
+		{name: "a shard that has moved here, and one away", host: store, arch: "amd64", have: func(h *Have) {
+			h.Units["replay-1"] = h.Units["replay-2"]
+			delete(h.Units, "replay-2")
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			v, s := whole, wholeSources
+			if test.host.Name == store.Name {
+				v, s = divided, dividedSources
+			}
 			have := having(t, s, test.host, test.arch)
 			test.have(&have)
 			want, err := s.Want(test.host, test.arch)

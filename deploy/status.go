@@ -139,7 +139,13 @@ const neverStarted = -2
 func (h Host) units() []string {
 	var units []string
 	for _, role := range []string{RoleNATS, RoleReplay, RoleLearner} {
-		if slices.Contains(h.Roles, role) {
+		switch {
+		case !slices.Contains(h.Roles, role):
+		case role == RoleReplay && len(h.Shards) > 0:
+			for _, shard := range slices.Sorted(slices.Values(h.Shards)) {
+				units = append(units, fmt.Sprintf("%s-%d", role, shard))
+			}
+		default:
 			units = append(units, role)
 		}
 	}
@@ -154,7 +160,10 @@ func beatKey(h Host, unit string) string {
 	switch role := roleOf(unit); role {
 	case RoleActor:
 		return "actor." + h.Name + strings.TrimPrefix(unit, RoleActor)
-	case RoleReplay:
+	case RoleReplay: // which cuts a long name, for the number's sake
+		if shard, ok := strings.CutPrefix(unit, RoleReplay+"-"); ok {
+			return fmt.Sprintf("replay.%.25s-%s", h.Name, shard)
+		}
 		return "replay." + h.Name
 	default:
 		return role + "." + role

@@ -49,3 +49,27 @@ laptop    actor laptop  joined by itself  7    1h00m  v1       0 steps/s        
 		t.Errorf("got%s\nwant%s", got, want)
 	}
 }
+
+// Each shard of a replay is a process of its own, which is heard under its own name.
+func TestTableOfShards(t *testing.T) {
+	v, _ := exampleOf(t, "divided.yaml")
+	v.Hosts[1].Name = "a-name-of-twenty-seven-lett"
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	reports := []Report{{Host: v.Hosts[1], Have: Have{Units: map[string]State{"replay-2": {Running: true, PID: 10}, "replay": {Running: true, PID: 9}}}}}
+	beats := []protocol.Heartbeat{
+		{Role: protocol.RoleReplay, Name: "a-name-of-twenty-seven-le-2", Time: now, Status: protocol.Status{Replay: &protocol.ReplayStatus{InsertsPerSecond: 7}}},
+	}
+	var b strings.Builder
+	if err := WriteTable(&b, v, reports, beats, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+HOST                         ROLE      STATE             PID  UP  VERSION  RATE         STALENESS  HEARTBEAT
+a-name-of-twenty-seven-lett  replay    running, surplus  9    0s  -        -            -          -
+a-name-of-twenty-seven-lett  replay-2  running           10   0s  -        7 inserts/s  -          0s ago
+a-name-of-twenty-seven-lett  replay-3  STOPPED           -    -   -        -            -          -
+`
+	if got := "\n" + b.String(); got != want {
+		t.Errorf("got%s\nwant%s", got, want)
+	}
+}

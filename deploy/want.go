@@ -35,7 +35,7 @@ type File struct {
 // Want is what should be on a host.
 type Want struct {
 	Files []File
-	Units []string // sorted as roles are: nats, replay, learner, actor-1, ...
+	Units []string // sorted as roles are: nats, replay or replay-1, ..., learner, actor-1, ...
 }
 
 // Sources are the files of this machine that hosts are given, read once and checked before any host is
@@ -56,6 +56,9 @@ func ReadSources(v *Inventory, running string) (*Sources, error) {
 	if v.find(RoleLearner) != nil {
 		cfg, err := v.Configuration()
 		if err != nil {
+			return nil, err
+		}
+		if err := v.checkReplays(cfg); err != nil {
 			return nil, err
 		}
 		if s.learner, err = cfg.Encode(); err != nil {
@@ -194,7 +197,7 @@ const (
 
 func keyPath(role string) string { return "keys/" + role + ".nk" }
 
-// unit is the file that starts a role: read by host.sh, which has set number for an actor.
+// unit is the file that starts a role: read by host.sh, which has set number for an actor and a shard.
 func (v *Inventory) unit(h Host, role, binary string, inputs []File) []byte {
 	var args []string
 	key := keyPath(role)
@@ -232,14 +235,17 @@ func (v *Inventory) unit(h Host, role, binary string, inputs []File) []byte {
 		fmt.Fprintf(&b, "export %s=%s\n", name, quote(h.Env[name]))
 	}
 	fmt.Fprintf(&b, `exec "$binary" %s %s`, role, words2line(args))
-	if role == RoleActor {
+	switch {
+	case role == RoleActor:
 		fmt.Fprintf(&b, ` --name %s-"$number"`, h.Name)
+	case role == RoleReplay && len(h.Shards) > 0:
+		fmt.Fprintf(&b, ` --shard "$number"/%d`, v.replays())
 	}
 	b.WriteByte('\n')
 	return b.Bytes()
 }
 
-// roleOf is the role of a unit: actor of actor-3.
+// roleOf is the role of a unit: actor of actor-3, replay of replay-2.
 func roleOf(unit string) string {
 	role, _, _ := strings.Cut(unit, "-")
 	return role

@@ -28,7 +28,7 @@ func TestLaunch(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	head, worker := sshtest.New(t), sshtest.New(t)
-	config := "budget: {steps: 0, duration: 0}\nevaluate: {every: 0, seeds: 2000-2001, jobs: 50}\n"
+	config := "budget: {steps: 0, duration: 0}\nevaluate: {every: 0, seeds: 2000-2001, jobs: 50}\nreplay: {shards: 2}\n"
 	write(t, "try.yaml", config)
 	write(t, "fleet.yaml", fmt.Sprintf(`run: try
 preset: debug
@@ -42,6 +42,7 @@ hosts:
     identity: %s
     options: [%s]
     roles: [nats, replay, learner]
+    shards: [1, 2]
     bus: 127.0.0.1:%d
   - name: worker
     address: 127.0.0.1
@@ -93,7 +94,7 @@ hosts:
 	}
 	waitFor(t, func() bool {
 		_, out, _ := execute(t, "launch", "status", "fleet.yaml")
-		for _, unit := range []string{"nats", "replay", "learner", "actor-1", "actor-2"} {
+		for _, unit := range []string{"nats", "replay-1", "replay-2", "learner", "actor-1", "actor-2"} {
 			r := row(out, unit)
 			if !strings.Contains(r, " running ") || unit != "nats" && !strings.Contains(r, " ago") {
 				return false
@@ -121,7 +122,7 @@ hosts:
 	heads := pids(t, head)
 	write(t, "try.yaml", config+"log: {every: 20}\n")
 	launch("fleet.yaml")
-	if now := pids(t, head); now["learner"] == heads["learner"] || now["replay"] != heads["replay"] || now["nats"] != heads["nats"] {
+	if now := pids(t, head); now["learner"] == heads["learner"] || now["replay-1"] != heads["replay-1"] || now["replay-2"] != heads["replay-2"] || now["nats"] != heads["nats"] {
 		t.Errorf("processes %v have become %v", heads, now)
 	}
 	if logs := launch("logs", "fleet.yaml", "--on", "zone=a", "--lines", "200"); !strings.Contains(logs, "worker actor-3: ") || !strings.Contains(logs, "acting") {
