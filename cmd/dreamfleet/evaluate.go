@@ -230,7 +230,7 @@ func savedAgent(cfg protocol.Config, w *world, dir string, log hclog.Logger) (ag
 
 // evaluateFlags say what is evaluated on what.
 type evaluateFlags struct {
-	run, file, seeds, trace, view, level         string
+	run, policy, file, seeds, trace, view, level string
 	sets                                         []string
 	jobs                                         int
 	asJSON, asResults, sampled, rules, predicted bool
@@ -259,6 +259,7 @@ where a trial has several episodes, ratio_to_left_by_episode: a list of what rat
 policy, as an experiment keeps them: the task is called env.name. With --trace the last episode of the
 first seed is written in the format that 'env verify' reads.
 
+With --policy the parameters and the configuration are those of a file that 'dreamfleet export' wrote.
 With --rules there is no run: the heuristics alone are scored, on the defaults under --config and --set.`,
 		Example: `  # The learned policy beside all heuristics.
   dreamfleet evaluate --run runs/small
@@ -289,6 +290,7 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.run, "run", filepath.Join("runs", "small"), "run `folder`")
+	flags.StringVar(&f.policy, "policy", "", "policy `file` instead of a run")
 	flags.StringVar(&f.file, "config", "", "YAML `file` with env and evaluate keys of another task")
 	flags.StringArrayVar(&f.sets, "set", nil, "`key=value` over the file; may be repeated")
 	flags.StringVar(&f.seeds, "seeds", "", "`seeds` of the episodes, such as 2000-2029 (default: those of the configuration)")
@@ -308,8 +310,11 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
 	for _, other := range []string{"json", "results", "trace"} {
 		cmd.MarkFlagsMutuallyExclusive("view", other)
 	}
-	for _, name := range []string{"run", "trace", "sampled", "json", "world-model"} {
+	for _, name := range []string{"run", "policy", "trace", "sampled", "json", "world-model"} {
 		cmd.MarkFlagsMutuallyExclusive("rules", name)
+	}
+	for _, name := range []string{"run", "view", "world-model"} { // which need all of a checkpoint
+		cmd.MarkFlagsMutuallyExclusive("policy", name)
 	}
 	return cmd
 }
@@ -368,7 +373,15 @@ func otherTask(dir string, saved, cfg protocol.Config) (*world, error) {
 
 func (f *evaluateFlags) evaluate(cmd *cobra.Command) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
-	saved, err := savedConfig(f.run)
+	from := cmp.Or(f.policy, f.run)
+	var saved protocol.Config
+	var blob []byte
+	var err error
+	if f.policy != "" {
+		saved, blob, err = readPolicy(f.policy)
+	} else {
+		saved, err = savedConfig(f.run)
+	}
 	if err != nil {
 		return err
 	}
@@ -376,18 +389,19 @@ func (f *evaluateFlags) evaluate(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	w, err := otherTask(f.run, saved, cfg)
+	w, err := otherTask(from, saved, cfg)
 	if err != nil {
 		return err
 	}
-	agent, _, err := savedAgent(cfg, w, f.run, newLogger(f.level, cmd.ErrOrStderr()))
-	if err != nil {
-		return err
-	}
-	defer agent.Close()
-	blob, err := agent.Params(nil)
-	if err != nil {
-		return err
+	var trained agent // none of a policy file
+	if f.policy == "" {
+		if trained, _, err = savedAgent(cfg, w, f.run, newLogger(f.level, cmd.ErrOrStderr())); err != nil {
+			return err
+		}
+		defer trained.Close()
+		if blob, err = trained.Params(nil); err != nil {
+			return err
+		}
 	}
 	e, err := newEvaluator(ctx, cfg, w, cfg.Evaluate.Seeds, cfg.Evaluate.Jobs)
 	if err != nil {
@@ -397,7 +411,7 @@ func (f *evaluateFlags) evaluate(cmd *cobra.Command) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), w.note)
 	}
 	if f.asResults {
-		return f.writeResults(ctx, out, e, agent, blob)
+		return f.writeResults(ctx, out, e, trained, blob)
 	}
 	if f.view != "" {
 		return e.recordView(ctx, blob, !f.sampled, f.run, f.view, out, newLogger(f.level, cmd.ErrOrStderr()))

@@ -54,7 +54,7 @@ command goes on with it.`,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newTrainCommand(), newEvaluateCommand(), newCurvesCommand(), newExperimentCommand(), newBenchCommand(), newEnvCommand(), newConfigCommand(),
+		newTrainCommand(), newEvaluateCommand(), newExportCommand(), newCurvesCommand(), newExperimentCommand(), newBenchCommand(), newEnvCommand(), newConfigCommand(),
 		newNATSCommand(), newReplayCommand(), newLearnerCommand(), newActorCommand(), newDispatchCommand(), newLaunchCommand(), newStatusCommand(), newDashboardCommand(), newVersionCommand(),
 	)
 	return root

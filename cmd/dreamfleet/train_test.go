@@ -106,6 +106,29 @@ func TestTrainEndsReportsAndResumes(t *testing.T) {
 	if code, out, stderr := execute(t, "env", "verify", filepath.Join(dir, "episode.jsonl.gz")); code != exitOK {
 		t.Errorf("the recorded episode does not verify: %s %s", out, stderr)
 	}
+
+	// Its policy as one file has the same scores, and one that was changed has none.
+	shared := filepath.Join(t.TempDir(), "policy.safetensors")
+	if code, _, stderr := execute(t, "export", "--run", dir, "--out", shared); code != exitOK {
+		t.Fatal(stderr)
+	}
+	if code, again, stderr := execute(t, "evaluate", "--policy", shared, "--seeds", "2000-2002", "--jobs", "40", "--json"); code != exitOK || again != out {
+		t.Errorf("the policy file has other scores than the run, exit code %d: %s\n%s\n%s", code, stderr, again, out)
+	}
+	content, err := os.ReadFile(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-1] ^= 0x10
+	if err := os.WriteFile(shared, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{shared: "not those that were written", "missing.safetensors": "missing.safetensors"} {
+		if code, _, stderr := execute(t, "evaluate", "--policy", file); code == exitOK || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit code %d: %s", file, code, stderr)
+		}
+	}
+
 	step := filepath.Join(dir, "step.safetensors")
 	if code, _, stderr := execute(t, "learner", "dump", "--run", dir, "--out", step); code != exitOK {
 		t.Fatal(stderr)
