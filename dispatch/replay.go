@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +24,9 @@ const maxBlocks = 8
 
 // replayShare bounds what replays take of one core. The loop competes with them for
 // the processor: without a bound, replaying all of 5000 decisions a second took a third
-// of a core and answers waited for it.
+// of a core and answers waited for it. They rest after each step and not after each
+// block, for a block at one go keeps one of two processors from looking at the network
+// for some tens of milliseconds.
 const replayShare = 0.1
 
 // replayer estimates what the policy costs and what the reference would: it replays
@@ -61,7 +62,6 @@ func (r *replayer) run(ctx context.Context) {
 	for {
 		select {
 		case b := <-r.blocks:
-			began := time.Now()
 			policy, reference, err := r.compare(ctx, b)
 			switch {
 			case ctx.Err() != nil:
@@ -70,13 +70,6 @@ func (r *replayer) run(ctx context.Context) {
 				r.service.log.Error("arrivals were not replayed", "error", err)
 			default:
 				r.service.compared(b.version, policy, reference)
-			}
-			rest := time.NewTimer(time.Duration(float64(time.Since(began)) * (1/replayShare - 1)))
-			select {
-			case <-rest.C:
-			case <-ctx.Done():
-				rest.Stop()
-				return
 			}
 		case <-ctx.Done():
 			return
@@ -124,11 +117,12 @@ func (r *replayer) compare(ctx context.Context, b block) (policy, reference floa
 	}
 	trial.Blind = p.Blind
 	memory, probs, surprise := make([]float32, p.Model.ContextLen()), make([]float32, p.Model.Actions), make([]float32, 1)
+	began := time.Now()
 	for action := 0; ; {
-		if err := ctx.Err(); err != nil {
+		if err := pause(ctx, time.Duration(float64(time.Since(began))*(1/replayShare-1))); err != nil {
 			return 0, 0, err
 		}
-		runtime.Gosched() // whoever decides goes first
+		began = time.Now()
 		s, err := trial.Next(action)
 		if err != nil {
 			return 0, 0, err
@@ -143,6 +137,18 @@ func (r *replayer) compare(ctx context.Context, b block) (policy, reference floa
 			return 0, 0, fmt.Errorf("the policy's numbers are not finite")
 		}
 		p.Model.SetAction(memory, action)
+	}
+}
+
+// pause waits, or returns ctx's error when that ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
