@@ -84,7 +84,8 @@ type Host struct {
 	Identity string   `yaml:"identity"` // file of the private key; empty: ssh's own choice
 	Options  []string `yaml:"options"`  // of ssh -o, such as ProxyJump=gate
 
-	Roles []string `yaml:"roles"` // nats, replay, learner
+	// Roles are any of nats, replay and learner. Of several learners one leads, and the others stand by.
+	Roles []string `yaml:"roles"`
 	// Shards are which of the run's replays the host of role replay has, from 1, each a process of its
 	// own. Empty: the run has one replay, and this is it.
 	Shards []int `yaml:"shards"`
@@ -209,9 +210,6 @@ func (v *Inventory) check() error {
 		for _, role := range h.Roles {
 			count[role]++
 		}
-	}
-	if count[RoleLearner] > 1 {
-		return fmt.Errorf("%d hosts have role %s: a run has one", count[RoleLearner], RoleLearner)
 	}
 	if err := v.checkShards(); err != nil {
 		return err

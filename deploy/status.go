@@ -69,6 +69,7 @@ func WriteTable(out io.Writer, v *Inventory, reports []Report, heartbeats []prot
 		newest = max(newest, read(h).newest)
 	}
 	told := map[string]bool{}
+	lead := leader(v, reports, beats[learnerKey], now)
 	row := func(host, role, state, pid, up, version, key string) {
 		rate, stale, last := "-", "-", "-"
 		if h, ok := beats[key]; ok {
@@ -91,7 +92,11 @@ func WriteTable(out io.Writer, v *Inventory, reports []Report, heartbeats []prot
 	for _, r := range reports {
 		if r.Err != nil {
 			for _, unit := range r.Host.units() {
-				row(r.Host.Name, unit, "UNREACHABLE", "-", "-", "-", beatKey(r.Host, unit))
+				key := beatKey(r.Host, unit)
+				if unit == RoleLearner && r.Host.Name != lead {
+					key = ""
+				}
+				row(r.Host.Name, unit, "UNREACHABLE", "-", "-", "-", key)
 			}
 			continue
 		}
@@ -105,13 +110,16 @@ func WriteTable(out io.Writer, v *Inventory, reports []Report, heartbeats []prot
 			}
 		}
 		for _, unit := range sortedUnits(units) {
-			s := units[unit]
+			s, key := units[unit], beatKey(r.Host, unit)
 			state, pid, up, version := "STOPPED", "-", "-", cmp.Or(r.Have.Versions[s.Binary], "-")
 			switch {
 			case s.Running:
 				state, pid, up = "running", fmt.Sprint(s.PID), age(s.Uptime)
 				if !slices.Contains(r.Host.units(), unit) {
 					state = "running, surplus"
+				}
+				if unit == RoleLearner && v.learners() > 1 && lead != "" {
+					state += map[bool]string{true: ", leads", false: ", stands by"}[r.Host.Name == lead]
 				}
 			case s.Code == neverStarted:
 				version = "-"
@@ -122,7 +130,10 @@ func WriteTable(out io.Writer, v *Inventory, reports []Report, heartbeats []prot
 			default:
 				state = fmt.Sprintf("FAILED with %d", s.Code)
 			}
-			row(r.Host.Name, unit, state, pid, up, version, beatKey(r.Host, unit))
+			if unit == RoleLearner && r.Host.Name != lead {
+				key = ""
+			}
+			row(r.Host.Name, unit, state, pid, up, version, key)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(beats)) {
@@ -134,6 +145,45 @@ func WriteTable(out io.Writer, v *Inventory, reports []Report, heartbeats []prot
 }
 
 const neverStarted = -2
+
+// learnerKey is that of the heartbeat of whichever learner leads: the others have none.
+const learnerKey = RoleLearner + "." + RoleLearner
+
+func (v *Inventory) learners() (n int) {
+	for _, h := range v.Hosts {
+		if slices.Contains(h.Roles, RoleLearner) {
+			n++
+		}
+	}
+	return n
+}
+
+// leader is the name of the host whose learner the heartbeat is, empty where that is not known. A heartbeat
+// names its process; should two hosts have one of that number, it is the one that has run for as long.
+func leader(v *Inventory, reports []Report, h protocol.Heartbeat, now time.Time) (name string) {
+	if h.Status.Learner == nil {
+		return ""
+	}
+	if v.learners() == 1 {
+		return v.find(RoleLearner).Name
+	}
+	var least time.Duration
+	var away []string
+	for _, r := range reports {
+		switch s, ok := r.Have.Units[RoleLearner]; {
+		case r.Err != nil && slices.Contains(r.Host.Roles, RoleLearner):
+			away = append(away, r.Host.Name)
+		case ok && s.Running && s.PID == h.Status.PID:
+			if off := (now.Sub(h.Status.Started) - s.Uptime).Abs(); name == "" || off < least {
+				name, least = r.Host.Name, off
+			}
+		}
+	}
+	if name == "" && len(away) == 1 {
+		return away[0]
+	}
+	return name
+}
 
 // units are those that a host should have.
 func (h Host) units() []string {

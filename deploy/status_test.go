@@ -73,3 +73,50 @@ a-name-of-twenty-seven-lett  replay-3  STOPPED           -    -   -        -    
 		t.Errorf("got%s\nwant%s", got, want)
 	}
 }
+
+// Of several learners the one leads whose process the heartbeat names.
+func TestTableOfLearners(t *testing.T) {
+	v, _ := example(t)
+	v.Hosts[1].Roles, v.Hosts[1].Actors, v.Hosts[2].Roles, v.Hosts[2].Actors = []string{RoleLearner}, 0, []string{RoleLearner}, 0
+	v.Hosts[0].Roles = v.Hosts[1].Roles
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	unit := func(pid int, up time.Duration) Have {
+		return Have{Units: map[string]State{"learner": {Running: true, PID: pid, Uptime: up}}}
+	}
+	reports := []Report{{Host: v.Hosts[0], Have: unit(40, time.Minute)}, {Host: v.Hosts[1], Have: unit(40, time.Hour)}, {Host: v.Hosts[2], Have: unit(41, time.Hour)}}
+	beat := func(pid int) []protocol.Heartbeat {
+		return []protocol.Heartbeat{{Role: protocol.RoleLearner, Name: "learner", Time: now, Status: protocol.Status{
+			Host: "elsewhere", PID: pid, Started: now.Add(-time.Hour - time.Second), Learner: &protocol.LearnerStatus{UpdatesPerSecond: 5},
+		}}}
+	}
+	table := func(beats []protocol.Heartbeat) string {
+		var b strings.Builder
+		if err := WriteTable(&b, v, reports, beats, now); err != nil {
+			t.Fatal(err)
+		}
+		return "\n" + b.String()
+	}
+	for _, test := range []struct{ got, want string }{
+		{table(beat(40)), `
+HOST      ROLE     STATE               PID  UP     VERSION  RATE           STALENESS  HEARTBEAT
+head      learner  running, stands by  40   1m00s  -        -              -          -
+worker-a  learner  running, leads      40   1h00m  -        5.0 updates/s  -          0s ago
+worker-b  learner  running, stands by  41   1h00m  -        -              -          -
+`},
+		{table(beat(99)), `
+HOST       ROLE             STATE             PID  UP     VERSION  RATE           STALENESS  HEARTBEAT
+head       learner          running           40   1m00s  -        -              -          -
+worker-a   learner          running           40   1h00m  -        -              -          -
+worker-b   learner          running           41   1h00m  -        -              -          -
+elsewhere  learner learner  joined by itself  99   1h00m  -        5.0 updates/s  -          0s ago
+`},
+	} {
+		if test.got != test.want {
+			t.Errorf("got%s\nwant%s", test.got, test.want)
+		}
+	}
+	reports[2] = Report{Host: v.Hosts[2], Err: errors.New("away")}
+	if got := table(beat(99)); !strings.Contains(got, "worker-b  learner  UNREACHABLE         -    -      -        5.0 updates/s") {
+		t.Errorf("the leader is on the host that is away:%s", got)
+	}
+}

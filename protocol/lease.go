@@ -19,6 +19,8 @@ var (
 	ErrLeaseHeld = errors.New("another learner leads the run")
 	// ErrLeaseLost: another learner has taken the run over.
 	ErrLeaseLost = errors.New("another learner has taken the run over")
+	// ErrFinished: the learner that led has finished the run.
+	ErrFinished = errors.New("the learner that led has finished the run")
 )
 
 const (
@@ -60,6 +62,7 @@ type leaseRecord struct {
 	Epoch    uint64 `json:"epoch"`
 	Holder   string `json:"holder"`
 	Released bool   `json:"released,omitempty"`
+	Finished bool   `json:"finished,omitempty"` // released, with nothing left to do
 }
 
 func leaseKey(run string) string { return run + ".lease" }
@@ -68,7 +71,8 @@ func leaseKey(run string) string { return run + ".lease" }
 // bus's end or its loss. A lease that nobody renews is taken after LeaseTTL; at once
 // on a server embedded in this process, whose learners have ended with it. While
 // another learner renews it, the call waits until ctx ends, or returns ErrLeaseHeld
-// if it is not to wait.
+// if it is not to wait. Where that one finishes the run meanwhile, it returns
+// ErrFinished: what waited has nothing to do. Whoever comes later takes the lease.
 func (b *Bus) TakeLease(ctx context.Context, wait bool) (*Lease, error) {
 	l := &Lease{bus: b, name: leaseName(), ended: make(chan struct{}), lost: make(chan struct{})}
 	if err := l.take(ctx, wait); err != nil {
@@ -105,11 +109,13 @@ func (l *Lease) take(ctx context.Context, wait bool) error {
 			// While servers can not be asked, the holder can not renew it either.
 			l.bus.log.Warn("the run's lease can not be read", "run", l.bus.cfg.Run, "error", err)
 			since = time.Time{}
+		case record.Finished && seen > 0:
+			return fmt.Errorf("%w: %s", ErrFinished, record.Holder)
 		case revision == 0 || record.Released || record.Holder == l.name || l.bus.cfg.Server != nil ||
 			revision == seen && !since.IsZero() && now.Sub(since) >= ttl:
 			// Milliseconds, so that epochs rise even when the servers' store was lost.
 			l.epoch = max(record.Epoch+1, uint64(now.UnixMilli()))
-			if err = l.write(ctx, revision, false); err == nil {
+			if err = l.write(ctx, revision, leaseRecord{}); err == nil {
 				l.until = now.Add(ttl)
 				return nil
 			}
@@ -166,15 +172,16 @@ func decodeLease(data []byte) (leaseRecord, error) {
 	return r, nil
 }
 
-// write stores the lease if its revision is still that one.
-func (l *Lease) write(ctx context.Context, revision uint64, released bool) error {
+// write stores the lease, as ended as the record says, if its revision is still that one.
+func (l *Lease) write(ctx context.Context, revision uint64, record leaseRecord) error {
 	ctx, cancel := context.WithTimeout(ctx, l.bus.cfg.LeaseTTL/2)
 	defer cancel()
 	kv, err := l.bus.js.KeyValue(ctx, bucketCfg)
 	if err != nil {
 		return l.bus.cause(err)
 	}
-	data, err := json.Marshal(leaseRecord{Epoch: l.epoch, Holder: l.name, Released: released})
+	record.Epoch, record.Holder = l.epoch, l.name
+	data, err := json.Marshal(record)
 	if err != nil {
 		return err
 	}
@@ -195,7 +202,7 @@ func (l *Lease) keep(ctx context.Context) {
 	late := false // the lease has run out
 	for pause(ctx, ttl/leaseRenewals) == nil {
 		began := time.Now()
-		err := l.renew(ctx, false)
+		err := l.renew(ctx, leaseRecord{})
 		switch {
 		case errors.Is(err, ErrLeaseLost):
 			l.bus.log.Error("this learner leads no more: nothing that it sends is taken", "run", l.bus.cfg.Run, "error", err)
@@ -218,11 +225,11 @@ func (l *Lease) keep(ctx context.Context) {
 
 // renew writes the lease again, for the last time where it is released. That its revision is another one may be the work of
 // a renewal whose answer was lost, or of a learner with a higher epoch.
-func (l *Lease) renew(ctx context.Context, released bool) error {
+func (l *Lease) renew(ctx context.Context, as leaseRecord) error {
 	l.mu.Lock()
 	revision := l.revision
 	l.mu.Unlock()
-	err := l.write(ctx, revision, released)
+	err := l.write(ctx, revision, as)
 	switch {
 	case err == nil:
 		return nil
@@ -246,7 +253,7 @@ func (l *Lease) renew(ctx context.Context, released bool) error {
 	case record.Epoch < l.epoch && revision > 0:
 		return err // read from a server that is behind
 	}
-	return l.write(ctx, revision, released)
+	return l.write(ctx, revision, as)
 }
 
 // held reports whether the learner leads at this moment.
@@ -282,6 +289,16 @@ func (l *Lease) Await(ctx context.Context) error {
 // Release lets the next learner lead at once. What was to be published must have
 // been.
 func (l *Lease) Release(ctx context.Context) error {
+	return l.release(ctx, leaseRecord{Released: true})
+}
+
+// Finish releases the lease of a run that has come to its end: those that wait for it
+// are told so. What was to be published must have been.
+func (l *Lease) Finish(ctx context.Context) error {
+	return l.release(ctx, leaseRecord{Released: true, Finished: true})
+}
+
+func (l *Lease) release(ctx context.Context, as leaseRecord) error {
 	l.cancel()
 	<-l.ended
 	if l.check() != nil {
@@ -291,7 +308,7 @@ func (l *Lease) Release(ctx context.Context) error {
 	l.until = time.Time{}
 	l.mu.Unlock()
 	// The renewal that was given up may have been the server's last word.
-	if err := l.renew(ctx, true); err != nil && !errors.Is(err, ErrLeaseLost) {
+	if err := l.renew(ctx, as); err != nil && !errors.Is(err, ErrLeaseLost) {
 		return fmt.Errorf("release the lease of run %s, which others wait %v for: %w", l.bus.cfg.Run, l.bus.cfg.LeaseTTL, err)
 	}
 	return nil

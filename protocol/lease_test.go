@@ -26,6 +26,7 @@ type lease struct {
 	Epoch    uint64
 	Holder   string
 	Released bool
+	Finished bool
 }
 
 func stored(t *testing.T, url string) (l lease) {
@@ -91,6 +92,40 @@ func TestOneLearnerLeads(t *testing.T) {
 	}
 	if third := stored(t, s.URL()); third.Epoch <= second.Epoch || third.Holder == second.Holder {
 		t.Errorf("after %+v: %+v", second, third)
+	}
+}
+
+// Who waits for a leader that finishes the run has nothing to do; who comes later leads, with a larger
+// budget for instance.
+func TestFinishedLease(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, protocol.ServerConfig{Listen: "127.0.0.1:0"})
+	first := take(t, learnerAt(t, s.URL(), "a"))
+	b := learnerAt(t, s.URL(), "b")
+	waited := make(chan error, 1)
+	go func() {
+		_, err := b.TakeLease(t.Context(), true)
+		waited <- err
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*ttl)
+	defer cancel()
+	select {
+	case err := <-waited:
+		t.Fatalf("it does not wait: %v", err)
+	case <-ctx.Done():
+	}
+	if err := first.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; !errors.Is(err, protocol.ErrFinished) {
+		t.Errorf("who waited is told %v", err)
+	}
+	if l := stored(t, s.URL()); !l.Released || !l.Finished {
+		t.Errorf("the lease is %+v", l)
+	}
+	take(t, b)
+	if l := stored(t, s.URL()); l.Released || l.Finished {
+		t.Errorf("taken again, the lease is %+v", l)
 	}
 }
 

@@ -159,6 +159,46 @@ func TestStandbyReplacesAStoppedLeader(t *testing.T) {
 	waitFor(t, func() bool { return len(w.epochs()) == 3 })
 }
 
+// When a leader has used the run's budget up, the standby does not begin with it anew.
+func TestStandbyEndsWithTheRun(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	server := startNATS(ctx, t, &wg, base)
+	learner := func(where string) *process {
+		args := []string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "3000", "--standby"}
+		return startProcess(t, append(args, tiny...)...)
+	}
+	leader := learner("first")
+	waitFor(t, func() bool { return strings.Contains(leader.out.String(), "leading the run") })
+	standby := learner("second")
+	waitFor(t, func() bool { return strings.Contains(standby.out.String(), "waiting until it is silent") })
+	for _, args := range [][]string{
+		{"actor", "--run", "fleet", "--nats", server, "--log-level", "error"},
+		{"replay", "--run", filepath.Join(base, "store", "fleet"), "--nats", server, "--log-level", "error"},
+	} {
+		wg.Go(func() {
+			var out said
+			if code := run(ctx, args, &out, &out); code != exitOK {
+				t.Errorf("%s ended with %d: %s", args[0], code, &out)
+			}
+		})
+	}
+	if code := leader.end(t); code != exitOK {
+		t.Errorf("the leader ended with %d: %s", code, &leader.out)
+	}
+	if code := standby.end(t); code != exitOK || !strings.Contains(standby.out.String(), "the learner that led has finished the run") {
+		t.Errorf("the standby ended with %d: %s", code, &standby.out)
+	}
+	if _, err := os.Stat(filepath.Join(base, "second", "fleet", checkpointDir)); !os.IsNotExist(err) {
+		t.Errorf("the standby has trained: %v", err)
+	}
+}
+
 // watchParams follows a run's parameters as an actor does, and the wire beside it.
 func watchParams(ctx context.Context, t *testing.T, wg *sync.WaitGroup, server string) *taken {
 	t.Helper()

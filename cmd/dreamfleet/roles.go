@@ -300,7 +300,7 @@ copied to the bus.
 One learner leads a run at a time: it holds the run's lease, which it renews every second. With
 --standby a second one waits until the lease has not been renewed for five seconds, and goes on from
 the newest checkpoint on the bus. A leader that was cut off or stopped meanwhile is not listened to
-any more, and ends with an error.`,
+any more, and ends with an error. When a leader has used the run's budget up, who waits for it ends too.`,
 		Example: `  dreamfleet learner --nats nats://10.0.0.5:4222 --preset small --run runs/small
 
   # The same on another machine, in case the first one is lost, or after it was.
@@ -393,10 +393,15 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	lease, err := bus.TakeLease(ctx, standby)
 	waiting.End()
 	p.Await(checkCheckpoint)
+	if errors.Is(err, protocol.ErrFinished) {
+		log.Info("nothing is left to do", "reason", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release(lease)) }()
+	end := lease.Release
+	defer func() { err = errors.Join(err, letGo(end)) }()
 	document, err := cfg.Encode()
 	if err != nil {
 		return err
@@ -471,6 +476,9 @@ func learn(cmd *cobra.Command, cfg protocol.Config, dir string, standby bool, mo
 	if err := errors.Join(err, group.Wait()); err != nil {
 		return err
 	}
+	if ctx.Err() == nil {
+		end = lease.Finish
+	}
 	blob, err := agent.Params(nil)
 	if err != nil {
 		return err
@@ -489,10 +497,13 @@ func lead(ctx context.Context, lease *protocol.Lease, cancel context.CancelCause
 }
 
 // release lets the next learner lead at once.
-func release(lease *protocol.Lease) error {
+func release(lease *protocol.Lease) error { return letGo(lease.Release) }
+
+// letGo ends a lease, in one way or the other.
+func letGo(end func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), copyPatience)
 	defer cancel()
-	return lease.Release(ctx)
+	return end(ctx)
 }
 
 // intakeApart is what a learner by itself has of the steps: a replay elsewhere, or, on-policy, the
