@@ -92,6 +92,10 @@ type Host struct {
 	// Bus is where the others reach the server of role nats, HOST:PORT. Empty: port 4222 of the address.
 	Bus string `yaml:"bus"`
 
+	// Monitor is where its processes serve metrics and health, HOST:PORT: each at a port of its own, counted
+	// from this one, see monitorPort. Empty: from port 9464 of loopback.
+	Monitor string `yaml:"monitor"`
+
 	Actors int               `yaml:"actors"` // processes
 	Key    string            `yaml:"key"`    // of the actors, if not actor: a name of nats init --key
 	Labels map[string]string `yaml:"labels"` // for --on
@@ -152,6 +156,7 @@ func (v *Inventory) fill() {
 		h.Port = cmp.Or(h.Port, d.Port)
 		h.Identity = cmp.Or(h.Identity, d.Identity)
 		h.Service = cmp.Or(h.Service, d.Service, ServiceNohup)
+		h.Monitor = cmp.Or(h.Monitor, d.Monitor, "127.0.0.1:9464")
 		h.Options = slices.Concat(h.Options, d.Options) // of two, ssh takes the first
 		h.Labels = merged(d.Labels, h.Labels)
 		h.Env = merged(d.Env, h.Env)
@@ -311,6 +316,8 @@ func (h *Host) check() error {
 		return fmt.Errorf("bus is %q, and the host has no role nats", h.Bus)
 	case h.Bus != "" && !hostPort(h.Bus):
 		return fmt.Errorf("bus is %q: want HOST:PORT", h.Bus)
+	case !hostPort(h.Monitor) || monitorPort(h.Monitor, RoleActor, maxActors) > 65535:
+		return fmt.Errorf("monitor is %q: want HOST:PORT with a port up to %d, from which those of all roles are counted", h.Monitor, 65535-monitorPort("x:0", RoleActor, maxActors))
 	case h.Service != ServiceNohup && h.Service != ServiceSystemd:
 		return fmt.Errorf("service is %q: want %s or %s", h.Service, ServiceNohup, ServiceSystemd)
 	case unprintable(h.Identity):
@@ -338,6 +345,22 @@ func (h *Host) check() error {
 		}
 	}
 	return nil
+}
+
+// monitorPort is where a process serves metrics and health, counted from the port of the host's address so
+// that none is another's: the server first, learner and replay, or replay 1, after it, actor 1 a hundred on.
+func monitorPort(base, role string, number int) int {
+	_, port, _ := net.SplitHostPort(base) // it has been checked
+	first, _ := strconv.Atoi(port)
+	switch role {
+	case RoleLearner:
+		return first + 1
+	case RoleReplay:
+		return first + 2 + max(0, number-1)
+	case RoleActor:
+		return first + 100 + number - 1
+	}
+	return first
 }
 
 func hostPort(s string) bool {

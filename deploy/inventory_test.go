@@ -3,9 +3,12 @@ package deploy
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
 func TestInventoryFaults(t *testing.T) {
@@ -28,6 +31,9 @@ func TestInventoryFaults(t *testing.T) {
 		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [actor]}]", "actors: 4"},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, roles: [worker]}]", `role "worker": want nats, replay or learner`},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, service: upstart}]", `service is "upstart"`},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, monitor: ':9464'}]", `monitor is ":9464": want HOST:PORT`},
+		{"run: try\nnats: nats://b\nhosts: [{name: a, monitor: '0.0.0.0:65000'}]", "with a port up to 64412"},
+		{"run: try\nnats: nats://b\ndefaults: {monitor: '[::1]:64412'}\nhosts: [{name: a}]", ""},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, options: [ProxyJump]}]", "want KEY=VALUE"},
 		{"run: try\nnats: nats://b\nhosts: [{name: a, env: {A-B: x}}]", "A-B"},
 		{"run: try\nhosts: [{name: a, actors: 1}]", "nats is empty and no host has role nats"},
@@ -159,4 +165,29 @@ func FuzzHave(f *testing.F) {
 			}
 		}
 	})
+}
+
+// No two processes of a host serve at the same port, and a shell finds those of actors and shards.
+func TestMonitorPorts(t *testing.T) {
+	v, _ := example(t)
+	h := v.Hosts[0]
+	h.Monitor, h.Actors, h.Shards = "[fd00::5]:9464", 3, nil
+	for i := range protocol.MaxShards {
+		h.Shards = append(h.Shards, i+1)
+	}
+	taken := map[string]string{}
+	for _, unit := range h.units() {
+		cmd := exec.Command("sh", "-c", "number=${1#*-}; echo "+monitorAddress(h, roleOf(unit)), "sh", unit)
+		out, err := cmd.Output()
+		address := strings.TrimSpace(string(out))
+		if err != nil || !strings.HasPrefix(address, "[fd00::5]:9") || taken[address] != "" {
+			t.Errorf("%s serves at %s, as does %q: %v", unit, address, taken[address], err)
+		}
+		taken[address] = unit
+	}
+	for address, unit := range map[string]string{"9464": "nats", "9465": "learner", "9466": "replay-1", "9529": "replay-64", "9564": "actor-1", "9566": "actor-3"} {
+		if got := taken["[fd00::5]:"+address]; got != unit {
+			t.Errorf("%s serves at port %s, want %s", got, address, unit)
+		}
+	}
 }

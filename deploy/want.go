@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -231,6 +232,7 @@ func (v *Inventory) unit(h Host, role, binary string, inputs []File) []byte {
 			fmt.Fprintf(&b, "export DREAMFLEET_NATS_CREDS=%s\n", key)
 		}
 	}
+	fmt.Fprintf(&b, "export DREAMFLEET_MONITOR=%s\n", monitorAddress(h, role))
 	for _, name := range slices.Sorted(maps.Keys(h.Env)) {
 		fmt.Fprintf(&b, "export %s=%s\n", name, quote(h.Env[name]))
 	}
@@ -243,6 +245,15 @@ func (v *Inventory) unit(h Host, role, binary string, inputs []File) []byte {
 	}
 	b.WriteByte('\n')
 	return b.Bytes()
+}
+
+// monitorAddress is where a role serves metrics and health, for a shell that has number.
+func monitorAddress(h Host, role string) string {
+	host, _, _ := net.SplitHostPort(h.Monitor) // it has been checked
+	if role == RoleActor || role == RoleReplay && len(h.Shards) > 0 {
+		return quote(net.JoinHostPort(host, "")) + fmt.Sprintf("$((%d + number))", monitorPort(h.Monitor, role, 1)-1)
+	}
+	return quote(net.JoinHostPort(host, strconv.Itoa(monitorPort(h.Monitor, role, 0))))
 }
 
 // roleOf is the role of a unit: actor of actor-3, replay of replay-2.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,13 +30,14 @@ func TestLaunch(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	head, worker := sshtest.New(t), sshtest.New(t)
+	monitors := freePorts(t)
 	config := "budget: {steps: 0, duration: 0}\nevaluate: {every: 0, seeds: 2000-2001, jobs: 50}\nreplay: {shards: 2}\n"
 	write(t, "try.yaml", config)
 	write(t, "fleet.yaml", fmt.Sprintf(`run: try
 preset: debug
 config: try.yaml
 cluster: cluster
-defaults: {user: tester}
+defaults: {user: tester, monitor: 127.0.0.1:%d}
 hosts:
   - name: head
     address: 127.0.0.1
@@ -51,7 +54,7 @@ hosts:
     options: [%s]
     actors: 2 # to begin with
     labels: {zone: a}
-`, head.Port, head.Identity, strings.Join(head.Options, ", "), port, worker.Port, worker.Identity, strings.Join(worker.Options, ", ")))
+`, monitors, head.Port, head.Identity, strings.Join(head.Options, ", "), port, worker.Port, worker.Identity, strings.Join(worker.Options, ", ")))
 	launch := func(args ...string) string {
 		t.Helper()
 		code, out, stderr := execute(t, append([]string{"launch"}, args...)...)
@@ -102,6 +105,11 @@ hosts:
 		}
 		return regexp.MustCompile(` steps/s(, held)? +\d+ +\d+s ago`).MatchString(row(out, "actor-2"))
 	})
+	for port, role := range map[int]string{0: "nats", 1: "learner", 2: "replay", 3: "replay", 100: "actor", 101: "actor"} {
+		if text := get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", monitors+port)); !strings.Contains(text, `role="`+role+`"`) {
+			t.Errorf("at port %d, the %s's, are no metrics of it:\n%s", monitors+port, role, text)
+		}
+	}
 	before := pids(t, worker)
 
 	// A third actor leaves the others alone, and the inventory says so.
@@ -159,6 +167,40 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// freePorts is the first of the ports of a host's metrics that nobody has, below those that connections get.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for base := 20000; base < 32000; base += 200 {
+		free := true
+		for _, port := range []int{0, 1, 2, 3, 100, 101, 102} {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+port))
+			if err == nil {
+				l.Close()
+			}
+			free = free && err == nil
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no ports are free")
+	return 0
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // seedOf is the secret line of a key file.
