@@ -120,3 +120,32 @@ func TestAlertsAndDashboardAskForWhatIsExported(t *testing.T) {
 		t.Errorf("only %d metrics were found in the expressions", asked)
 	}
 }
+
+// The manual says of every alert what it means, and of none that there is not.
+func TestEveryAlertIsInTheManual(t *testing.T) {
+	manual, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(manual), "\n### What each alarm means\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var described []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(Dreamfleet\\w+)` \\|(.*)\\|$").FindAllStringSubmatch(section, -1) {
+		described = append(described, row[1])
+		cells := strings.Split(row[2], " | ")
+		if len(cells) != 4 || slices.ContainsFunc(cells, func(c string) bool { return strings.TrimSpace(c) == "" }) {
+			t.Errorf("%s: the manual does not give what it says, usual causes, what to look at and what to do: %q", row[1], row[2])
+		}
+	}
+	var alerts []string
+	for where := range expressions(t) {
+		if name, ok := strings.CutPrefix(where, "alert "); ok {
+			alerts = append(alerts, name)
+		}
+	}
+	slices.Sort(described)
+	slices.Sort(alerts)
+	if !slices.Equal(described, alerts) {
+		t.Errorf("there are the alerts\n%v\nand the manual describes\n%v", alerts, described)
+	}
+}
