@@ -485,7 +485,7 @@ func (s *Service) place(b *batch, p *pending, now time.Time) {
 	}
 	obs := b.obs[r*m.Obs : (r+1)*m.Obs]
 	n := s.view.Width()
-	s.view.Observe(obs[:n], loads, l.up, rates)
+	s.view.Observe(obs[:n], loads, l.up, rates, st.queues.rates)
 	reward, signal := s.view.Reward(-st.queues.takeArea(), st.settled, st.size)
 	b.flags[r] = 0
 	if st.record != nil && st.record.ends() {

@@ -56,7 +56,7 @@ type Options struct {
 // agentKeys are those of env that belong to how an agent learns and not to the task: a method decides them, and a test
 // leaves them as they were trained.
 var agentKeys = []string{
-	"episode_jobs", "reward", "tail_start", "reward_scale", "load_scales", "hide_rates", "observe_rates", "observe_mask", "rl2_inputs",
+	"episode_jobs", "reward", "tail_start", "reward_scale", "load_scales", "hide_rates", "observe_rates", "observe_measured", "observe_mask", "rl2_inputs",
 }
 
 // Resolve makes a plan of a preset. A training run's configuration is the method's preset at that scale, whose task is

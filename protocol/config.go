@@ -90,6 +90,10 @@ type EnvSection struct {
 	PermuteRates bool `yaml:"permute_rates"`
 	// Put the service rates into the observation: one input more a server.
 	ObserveRates bool `yaml:"observe_rates"`
+	// Put into the observation at what rate each server worked on the job that it completed last
+	// (its size over its time in service), as a dispatcher measures it; 0 before the first of an
+	// episode. One input more a server.
+	ObserveMeasured bool `yaml:"observe_measured"`
 	// Put into the observation which servers take jobs: one input more a server. It is so without
 	// this key where servers are missing, fail or join in some task; set it for a run that meets
 	// such tasks later only.

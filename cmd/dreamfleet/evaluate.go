@@ -203,7 +203,7 @@ func scoreTask(cfg protocol.Config) string {
 	task := cfg.Env
 	// How the agent is rewarded and shown the loads is no part of the task.
 	task.Reward, task.RewardScale, task.TailStart, task.LoadScales = plain.Reward, plain.RewardScale, plain.TailStart, plain.LoadScales
-	task.Name, task.ObserveMask, task.RL2Inputs = plain.Name, plain.ObserveMask, plain.RL2Inputs
+	task.Name, task.ObserveMask, task.ObserveMeasured, task.RL2Inputs = plain.Name, plain.ObserveMask, plain.ObserveMeasured, plain.RL2Inputs
 	if reflect.DeepEqual(task, plain) {
 		return "park_load_balance"
 	}

@@ -240,7 +240,7 @@ func sameShapes(dir string, saved, cfg protocol.Config) error {
 // fits refuses an environment whose observations or actions differ from those that a run's networks take.
 func fits(dir string, trained, other *world) error {
 	if a, b := trained.spec, other.spec; a != b {
-		return fmt.Errorf("%w: the networks of %s take %d observed values and choose among %d servers, but in the other environment there are %d and %d; keep env.servers, env.load_scales, env.observe_rates and env.observe_mask",
+		return fmt.Errorf("%w: the networks of %s take %d observed values and choose among %d servers, but in the other environment there are %d and %d; keep env.servers, env.load_scales, env.observe_rates, env.observe_measured and env.observe_mask",
 			protocol.ErrConfig, dir, a.Obs, a.Actions, b.Obs, b.Actions)
 	}
 	return nil

@@ -99,7 +99,7 @@ func newWorld(cfg protocol.Config) (*world, error) {
 	}
 	w := &world{tasks: tasks, heldBack: held, note: note, env: loadbalance.Config{
 		Servers: e.Servers, Jobs: e.EpisodeJobs, Reward: e.Reward, RewardScale: e.RewardScale, TailStart: e.TailStart,
-		LoadScales: e.LoadScales, ObserveMask: e.ObserveMask || tasks.Masks(), ObserveRates: e.ObserveRates, HideRates: e.HideRates,
+		LoadScales: e.LoadScales, ObserveMask: e.ObserveMask || tasks.Masks(), ObserveRates: e.ObserveRates, ObserveMeasured: e.ObserveMeasured, HideRates: e.HideRates,
 	}}
 	return w, w.measure()
 }

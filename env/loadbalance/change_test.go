@@ -50,6 +50,10 @@ func TestFailureByHand(t *testing.T) {
 	}
 	mustStep(t, &s, 1) // until 140; back at 60 with 80 left at rate 2: done at 100, the other at 125
 	wantObs(t, &s, 0, 0, 1)
+	// The first job took the outage too, 100 for 100; the second 25 for 50.
+	if s.Measured(0) != 2 || s.Measured(1) != 1 {
+		t.Errorf("measured rates %v and %v, want 2 and 1", s.Measured(0), s.Measured(1))
+	}
 	mustStep(t, &s, 1)
 	if want := 100 + 115 + 7 + 1.0; -s.Return() != want || s.Finished() != 4 {
 		t.Errorf("total time in system %v of %d jobs, want %v of 4", -s.Return(), s.Finished(), want)

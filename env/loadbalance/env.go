@@ -22,6 +22,8 @@ type Config struct {
 	ObserveMask bool
 	// ObserveRates appends the present service rates, 0 for a server that is down.
 	ObserveRates bool
+	// ObserveMeasured appends each server's rate as measured by the job that it completed last, see Sim.Measured.
+	ObserveMeasured bool
 	// HideRates makes Park's realised reward the signal. Otherwise the signal is
 	// the reward, which, if settled, gives the rate away.
 	HideRates bool
@@ -51,6 +53,7 @@ func DefaultConfig() Config {
 //	for each scale s: load of each server / s, then the incoming size / s
 //	with ObserveMask: 1 or 0 for each server
 //	with ObserveRates: the rate of each server
+//	with ObserveMeasured: the measured rate of each server
 type Env struct {
 	cfg  Config
 	spec env.Spec
@@ -62,6 +65,7 @@ type Env struct {
 	fast  *FastSource
 	drift drift
 	loads []float64 // Park's observation
+	rates []float64 // measured
 }
 
 // New validates cfg.
@@ -79,6 +83,7 @@ func New(cfg Config) (*Env, error) {
 		sim:   Sim{ObsHigh: cfg.ObsHigh},
 		fast:  NewFastSource(0, 1, 1, 1),
 		loads: make([]float64, cfg.Servers+1),
+		rates: make([]float64, cfg.Servers),
 	}
 	e.spec = env.Spec{Obs: view.Width(), Actions: cfg.Servers}
 	e.sim.done = true
@@ -146,7 +151,10 @@ func (e *Env) Observe(obs []float32, mask []bool) {
 	for i := range mask {
 		mask[i] = e.sim.Up(i)
 	}
-	e.view.Observe(obs, e.loads, mask, e.sim.Rates())
+	for i := range e.rates {
+		e.rates[i] = e.sim.Measured(i)
+	}
+	e.view.Observe(obs, e.loads, mask, e.sim.Rates(), e.rates)
 }
 
 // Step assigns the incoming job.

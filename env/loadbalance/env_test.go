@@ -88,6 +88,32 @@ func TestObservationLayout(t *testing.T) {
 	}
 }
 
+// Rates are measured by completions, which a failure delays, and forgotten with the episode.
+func TestMeasuredRatesAreObserved(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.Servers, c.LoadScales, c.ObserveMeasured = 2, []float64{10}, true })
+	task := &Task{
+		Rates:    []float64{0.5, 2},
+		Workload: given{{0, 100}, {210, 50}, {100, 4}, {2, 1}},
+		Changes:  []Change{{250, 0, 0}, {275, 0, 0.5}},
+	}
+	for range 2 {
+		resetEnv(t, e, task, 1)
+		for _, want := range [][]float32{{0, 0, 10, 0, 0}, {0, 0, 5, 0.5, 0}, {2.5, 0, 0.4, 0.5, 0}, {2.3, 0, 0.1, 0.5, 0}} {
+			if obs, _ := observeEnv(e); !slices.Equal(obs, want) {
+				t.Errorf("observed %v, want %v", obs, want)
+			}
+			action := 0
+			if want[2] < 1 {
+				action = 1
+			}
+			stepEnv(t, e, action)
+		}
+		if sim := e.Sim(); sim.Measured(0) != 50.0/125 || sim.Measured(1) != 2 {
+			t.Errorf("measured %v and %v: want a job of 50 in 100 and an outage of 25, and one of 4 in 2, then one that took no time", sim.Measured(0), sim.Measured(1))
+		}
+	}
+}
+
 func TestRewardsByName(t *testing.T) {
 	task := &Task{Rates: []float64{0.5}, Workload: given{{0, 100}, {10, 50}, {20, 0}}}
 	for _, c := range []struct {

@@ -43,6 +43,7 @@ var policies = map[string]func(PolicyOptions) Policy{
 	"power_of_two":      func(o PolicyOptions) Policy { return &powerOfTwo{left: left{belief: o.Rates}} },
 	"least_load":        func(PolicyOptions) Policy { return new(leastLoad) },
 	"left":              func(o PolicyOptions) Policy { return &left{belief: o.Rates} },
+	"left_measured":     func(PolicyOptions) Policy { return new(leftMeasured) },
 	"sita2_left":        newSITA2,
 	"index":             newIndexPolicy,
 }
@@ -50,7 +51,7 @@ var policies = map[string]func(PolicyOptions) Policy{
 // PolicyNames returns the names that NewPolicy knows, from the weakest on Park's workload to the strongest.
 func PolicyNames() []string {
 	return []string{"random", "round_robin", "rate_proportional", "shortest_queue", "power_of_two",
-		"least_load", "left", "sita2_left", "index"}
+		"least_load", "left_measured", "left", "sita2_left", "index"}
 }
 
 // NewPolicy returns a heuristic by its name, one of PolicyNames.
@@ -209,6 +210,38 @@ func (*left) Reset(_ uint64) {}
 func (p *left) Choose(s *Sim) int {
 	loads, size := p.look(s)
 	return least(s, func(i int) float64 { return (loads[i] + size) / believe(p.belief, s, i) })
+}
+
+// leftMeasured is LEFT with the rates that servers showed on the job that each completed last. One that has completed
+// none is taken for the mean of those that have.
+type leftMeasured struct {
+	observer
+	rates []float64
+}
+
+func (*leftMeasured) Name() string   { return "left_measured" }
+func (*leftMeasured) Reset(_ uint64) {}
+func (p *leftMeasured) Choose(s *Sim) int {
+	loads, size := p.look(s)
+	p.rates = p.rates[:0]
+	var sum, known float64
+	for i := range s.Servers() {
+		rate := s.Measured(i)
+		if p.rates = append(p.rates, rate); rate > 0 {
+			sum += rate
+			known++
+		}
+	}
+	for i, rate := range p.rates {
+		if rate > 0 {
+			continue
+		}
+		p.rates[i] = 1
+		if known > 0 {
+			p.rates[i] = sum / known
+		}
+	}
+	return least(s, func(i int) float64 { return (loads[i] + size) / p.rates[i] })
 }
 
 // powerOfTwo draws two different servers and takes the one that LEFT would.

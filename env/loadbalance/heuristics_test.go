@@ -84,6 +84,7 @@ func TestHeuristicsOnParksDefaultWorkload(t *testing.T) {
 	}{
 		{"round_robin", 14444, 0.5, 20.6, 0.05},
 		{"least_load", 837, 0.5, 1.062, 0.0005},
+		{"left_measured", 807, 0.5, 1.005, 0.0015},
 		{"left", 815, 0.5, 1, 0},
 		{"sita2_left", 640, 0.5, 0.910, 0.0005},
 		{"random", 14710, 2500, 21.4, 2},

@@ -48,9 +48,13 @@ type server struct {
 	queued int64   // sum of the sizes in the queue
 	held   int64   // time the job in service had left when the server failed
 	rate   float64 // the last rate above zero
+	size   int64   // of the job in service, or the one before while idle
+	began  int64   // when it went into service
 	head   int32   // first job in the queue, or nobody
 	tail   int32   // last job in the queue; undefined when head is nobody
 	epoch  int32   // number of arrivals when the job in service started
+	worked int64   // size of the last job that was completed
+	took   int64   // its time in service
 	stale  int32   // completions still to come at this instant of jobs replaced before
 	up     bool
 }
@@ -205,6 +209,7 @@ func (s *Sim) Step(choice int) (park, settled float64, done bool, err error) {
 	epoch := int32(s.assigned)
 	if sv.finish == s.now {
 		s.finished++
+		sv.ended()
 		sv.stale++
 		s.ties = true
 		sv.start(s.jobs, s.now, epoch)
@@ -253,11 +258,20 @@ func (v *server) start(jobs []queuedJob, now int64, epoch int32) {
 	v.head = j.next
 	v.queued -= j.size
 	v.finish = now + j.duration
+	v.size, v.began = j.size, now
 	v.epoch = epoch
+}
+
+// ended notes what the job in service took, when it is complete. One that took no time measures nothing.
+func (v *server) ended() {
+	if v.finish > v.began {
+		v.worked, v.took = v.size, v.finish-v.began
+	}
 }
 
 // complete ends the job in service and starts the next one at that instant.
 func (v *server) complete(jobs []queuedJob, epoch int32) {
+	v.ended()
 	if v.head == nobody {
 		v.finish = idle
 	} else {
@@ -303,6 +317,7 @@ func (s *Sim) runInstant(now int64, epoch int32) {
 			if v.epoch < epoch {
 				pending++
 				s.finished++
+				v.ended()
 				v.finish = idle
 			} else {
 				later++
@@ -311,6 +326,7 @@ func (s *Sim) runInstant(now int64, epoch int32) {
 		for ; pending > 0 && v.head != nobody && (v.finish == idle || v.finish == now); pending-- {
 			if v.finish == now {
 				s.finished++
+				v.ended()
 			}
 			v.start(s.jobs, now, epoch)
 			if v.finish == now {
@@ -390,6 +406,17 @@ func (s *Sim) Backlog(server int) int64 {
 		return 0
 	}
 	return max(v.free-s.now, 0)
+}
+
+// Measured is the rate that a dispatcher sees a server work at: the size of the job that it completed last over its time
+// in service, failures of the server included. Jobs that take no time do not count. It is 0 before the
+// first one of an episode.
+func (s *Sim) Measured(server int) float64 {
+	v := &s.servers[server]
+	if v.took == 0 {
+		return 0
+	}
+	return float64(v.worked) / float64(v.took)
 }
 
 // Time is the present: the arrival of the incoming job, or the last completion

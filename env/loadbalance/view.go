@@ -48,13 +48,16 @@ func (v *View) Width() int {
 	if v.cfg.ObserveRates {
 		n += v.cfg.Servers
 	}
+	if v.cfg.ObserveMeasured {
+		n += v.cfg.Servers
+	}
 	return n
 }
 
 // Observe writes the observation, Width values, of the loads of all servers and
 // then the incoming job's size, as Sim.Observe has them; of which servers take
-// jobs; and of their rates.
-func (v *View) Observe(obs []float32, loads []float64, up []bool, rates []float64) {
+// jobs; of their rates; and of those that were measured, 0 where none was.
+func (v *View) Observe(obs []float32, loads []float64, up []bool, rates, measured []float64) {
 	k := 0
 	for _, s := range v.cfg.LoadScales {
 		for _, load := range loads {
@@ -73,6 +76,12 @@ func (v *View) Observe(obs []float32, loads []float64, up []bool, rates []float6
 	}
 	if v.cfg.ObserveRates {
 		for _, rate := range rates {
+			obs[k] = float32(rate)
+			k++
+		}
+	}
+	if v.cfg.ObserveMeasured {
+		for _, rate := range measured {
 			obs[k] = float32(rate)
 			k++
 		}
