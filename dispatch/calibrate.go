@@ -22,12 +22,19 @@ type Policy struct {
 }
 
 // Calibration tells how much a version's world model is surprised where it should
-// not be: the largest smoothed surprise in each of some episodes that are drawn from
-// the tasks it was trained on, in rising order.
+// not be: in some episodes that are drawn from the tasks it was trained on.
 type Calibration struct {
-	Version uint64    `json:"version"`
+	Version uint64 `json:"version"`
+	// Usual is for each server the median, over the episodes, of its largest share in an
+	// episode; at least minUsual.
+	Usual []float64 `json:"usual"`
+	// Largest is the largest surprise in each episode, as a multiple of what is usual,
+	// in rising order.
 	Largest []float64 `json:"largest"`
 }
+
+// minUsual is a share that is nothing, whatever is usual.
+const minUsual = 0.1
 
 // Threshold is a quantile of the largest surprises: a share of 1-q of such episodes
 // exceeds it. Without any it is infinite.
@@ -65,8 +72,15 @@ func Calibrate(ctx context.Context, p Policy, version uint64, f *model.File, epi
 	}
 	m := p.Model
 	obs, flags, mask := make([]float32, episodes*m.Obs), make([]uint8, episodes), make([]bool, episodes*m.Actions)
-	memory, probs, surprise := make([]float32, episodes*m.ContextLen()), make([]float32, episodes*m.Actions), make([]float32, episodes)
-	mean, largest, action := make([]smoothed, episodes), make([]float64, episodes), make([]int, episodes)
+	memory, probs, excess := make([]float32, episodes*m.ContextLen()), make([]float32, episodes*m.Actions), make([]float32, episodes*m.Obs)
+	view, err := loadbalance.NewView(p.Env)
+	if err != nil {
+		return c, fmt.Errorf("calibrate: %w", err)
+	}
+	mean, largest, action := make([]surprise, episodes), make([]surprise, episodes), make([]int, episodes)
+	for i := range mean {
+		mean[i], largest[i] = make(surprise, m.Actions), make(surprise, m.Actions)
+	}
 	draw := newDrawer(calibrationSeed, greedy)
 	for range p.Env.Jobs {
 		if err := ctx.Err(); err != nil {
@@ -81,17 +95,30 @@ func Calibrate(ctx context.Context, p Policy, version uint64, f *model.File, epi
 			copy(mask[i*m.Actions:], s.Mask)
 			flags[i] = uint8(s.Flags)
 		}
-		if err := advisor.Step(episodes, obs, flags, mask, memory, probs, surprise); err != nil {
+		if err := advisor.Step(episodes, obs, flags, mask, memory, probs, excess); err != nil {
 			return c, fmt.Errorf("calibrate: %w", err)
 		}
 		for i := range trials {
 			action[i] = draw.from(probs[i*m.Actions : (i+1)*m.Actions])
 			m.SetAction(memory[i*m.ContextLen():(i+1)*m.ContextLen()], action[i])
-			mean[i].add(float64(surprise[i]))
-			largest[i] = max(largest[i], mean[i].value())
+			mean[i].add(view, excess[i*m.Obs:(i+1)*m.Obs])
+			for k, x := range mean[i] {
+				largest[i][k] = max(largest[i][k], x)
+			}
 		}
 	}
-	slices.Sort(largest)
-	c.Largest = largest
+	c.Usual = make([]float64, m.Actions)
+	of := make([]float64, episodes)
+	for k := range c.Usual {
+		for i := range largest {
+			of[i] = largest[i][k]
+		}
+		slices.Sort(of)
+		c.Usual[k] = max(of[episodes/2], minUsual)
+	}
+	for _, l := range largest {
+		c.Largest = append(c.Largest, l.over(c.Usual))
+	}
+	slices.Sort(c.Largest)
 	return c, nil
 }

@@ -117,7 +117,8 @@ func (s *Service) Release(name string) (int, error) {
 	free := func(st *stream) {
 		if st.hold.Guard != "" {
 			s.raise("release", st.hold)
-			st.hold, st.surprise, st.response = Hold{}, smoothed{}, smoothed{}
+			st.hold = Hold{}
+			st.calm()
 			released++
 		}
 	}

@@ -30,7 +30,7 @@ type Hold struct {
 	Guard  Reason    `json:"guard"`
 	Stream string    `json:"stream,omitempty"` // empty: all
 	Since  time.Time `json:"since"`
-	Until  time.Time `json:"until,omitzero"` // zero: until somebody releases it
+	Until  time.Time `json:"until,omitzero"` // zero: until somebody releases it; later while its guard still finds it
 	Value  float64   `json:"value"`          // what was measured
 	Limit  float64   `json:"limit"`          // and what it exceeds
 	Note   string    `json:"note,omitempty"`

@@ -45,12 +45,11 @@ func (s *Service) decides(st *stream) bool {
 func (s *Service) guard(st *stream, l *look, acting *version, now time.Time) {
 	g := &s.plan.Guards
 	if st.hold.Guard != "" && st.hold.over(now) {
+		s.raise("release", st.hold)
 		st.hold = Hold{}
 	}
-	if acting != nil && st.settle == 0 {
-		if surprise := st.surprise.value(); surprise > acting.threshold {
-			s.hold(st, Hold{Guard: ReasonSurprise, Value: surprise, Limit: acting.threshold}, g.Surprise.Hold)
-		}
+	if acting != nil && st.settle == 0 && st.surprise > acting.threshold {
+		s.hold(st, Hold{Guard: ReasonSurprise, Value: st.surprise, Limit: acting.threshold}, g.Surprise.Hold)
 	}
 	if limit := g.Queue.Backlog; limit > 0 {
 		for i, load := range l.loads {
@@ -68,7 +67,9 @@ func (s *Service) guard(st *stream, l *look, acting *version, now time.Time) {
 }
 
 // hold begins a hold of a stream, or of all, and escalates it. One that is held
-// already stays as it is. Service.mu is held.
+// already stays as it is; but a stream's cool-down begins anew with each decision at
+// which its guard still finds what it was held for, which it goes on to look at: the
+// policy advises during a hold as in the shadow stage. Service.mu is held.
 func (s *Service) hold(st *stream, h Hold, cooldown time.Duration) {
 	h.Since = s.now()
 	if cooldown > 0 {
@@ -76,6 +77,9 @@ func (s *Service) hold(st *stream, h Hold, cooldown time.Duration) {
 	}
 	if st != nil {
 		if st.hold.Guard != "" {
+			if st.hold.Guard == h.Guard && !st.hold.Until.IsZero() {
+				st.hold.Until = h.Until
+			}
 			return
 		}
 		h.Stream = st.name

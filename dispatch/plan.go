@@ -101,8 +101,8 @@ type Guards struct {
 	Deadline   DeadlineGuard   `yaml:"deadline"`
 }
 
-// SurpriseGuard holds a stream whose smoothed surprise exceeds its quantile on
-// episodes that the policy was trained for.
+// SurpriseGuard holds a stream whose surprise exceeds its quantile on episodes that the
+// policy was trained for.
 type SurpriseGuard struct {
 	Quantile float64 `yaml:"quantile"` // of the largest in an episode; 0: off
 	// Threshold, where it is not 0, is the limit in place of the quantile: one that was
@@ -189,7 +189,7 @@ func DefaultPlan() Plan {
 		Versions: VersionPlan{Keep: 5, Adopt: "approve"},
 		Streams:  4096, Unfinished: 4096, Batch: 64,
 		Guards: Guards{
-			Surprise:   SurpriseGuard{Quantile: 0.99, Hold: time.Minute},
+			Surprise:   SurpriseGuard{Quantile: 0.9, Hold: time.Minute},
 			Queue:      QueueGuard{Hold: time.Minute},
 			Latency:    LatencyGuard{Hold: time.Minute},
 			Cost:       CostGuard{ErrorRate: 0.001, Margin: 0.02, Window: 200, Block: 250},

@@ -116,7 +116,7 @@ func (r *replayer) compare(ctx context.Context, b block) (policy, reference floa
 		return 0, 0, err
 	}
 	trial.Blind = p.Blind
-	memory, probs, surprise := make([]float32, p.Model.ContextLen()), make([]float32, p.Model.Actions), make([]float32, 1)
+	memory, probs := make([]float32, p.Model.ContextLen()), make([]float32, p.Model.Actions)
 	began := time.Now()
 	for action := 0; ; {
 		if err := pause(ctx, time.Duration(float64(time.Since(began))*(1/replayShare-1))); err != nil {
@@ -130,7 +130,7 @@ func (r *replayer) compare(ctx context.Context, b block) (policy, reference floa
 		if s.Flags&env.Last != 0 {
 			return e.Episode().MeanJCT, reference, nil
 		}
-		if err := r.advisor.Step(1, s.Obs, []uint8{uint8(s.Flags) & protocol.FlagFirst}, s.Mask, memory, probs, surprise); err != nil {
+		if err := r.advisor.Step(1, s.Obs, []uint8{uint8(s.Flags) & protocol.FlagFirst}, s.Mask, memory, probs, nil); err != nil {
 			return 0, 0, err
 		}
 		if action = r.draw.from(probs); action < 0 {

@@ -224,6 +224,7 @@ func (s *Service) newStream(name string) *stream {
 	m := s.policy.Model
 	return &stream{
 		name: name, position: position(name), queues: newQueues(&s.plan, m.Actions, s.now()), memory: make([]float32, m.ContextLen()),
+		shares: make(surprise, m.Actions),
 	}
 }
 
@@ -232,7 +233,7 @@ func (s *Service) newStream(name string) *stream {
 func (s *Service) begin(st *stream) {
 	st.queues = newQueues(&s.plan, s.policy.Model.Actions, s.now())
 	st.begun, st.settle, st.settled, st.size = false, 0, 0, 0
-	st.surprise, st.response = smoothed{}, smoothed{}
+	st.calm()
 	st.block, st.arrived = nil, time.Time{}
 	st.record = nil
 }
@@ -325,7 +326,7 @@ func (s *Service) assign(p *pending, l *look, v verdict, now time.Time) (Decisio
 	if s.audit != nil {
 		s.audit.add(&Record{
 			Time: now, Stream: st.name, Job: d.Job, Size: r.Size, Stage: d.Stage, Version: d.Version, Advice: d.Advice,
-			Reference: d.Reference, Server: d.Server, Decider: d.Decider, Reason: d.Reason, Surprise: st.surprise.value(),
+			Reference: d.Reference, Server: d.Server, Decider: d.Decider, Reason: d.Reason, Surprise: st.surprise,
 		})
 	}
 	wait := s.now().Sub(p.arrived)
@@ -393,10 +394,10 @@ type batch struct {
 	version  *version
 	draw     *drawer
 
-	loads, rates                 []float64 // of one row
-	obs, memory, probs, surprise []float32
-	flags                        []uint8
-	mask                         []bool
+	loads, rates               []float64 // of one row
+	obs, memory, probs, excess []float32
+	flags                      []uint8
+	mask                       []bool
 }
 
 // decideUntil is the loop: it answers all requests that have come meanwhile by one
@@ -405,7 +406,7 @@ func (s *Service) decideUntil(ctx context.Context) {
 	m, rows := s.policy.Model, s.plan.Batch
 	b := &batch{
 		draw: newDrawer(s.seed, s.plan.Greedy), loads: make([]float64, m.Actions+1), rates: make([]float64, m.Actions), obs: make([]float32, rows*m.Obs), memory: make([]float32, rows*m.ContextLen()),
-		probs: make([]float32, rows*m.Actions), surprise: make([]float32, rows), flags: make([]uint8, rows), mask: make([]bool, rows*m.Actions),
+		probs: make([]float32, rows*m.Actions), excess: make([]float32, rows*m.Obs), flags: make([]uint8, rows), mask: make([]bool, rows*m.Actions),
 	}
 	for range rows {
 		b.looks = append(b.looks, newLook(m.Actions))
@@ -519,7 +520,7 @@ func (s *Service) step(b *batch) {
 		return
 	}
 	n := len(b.requests)
-	if err := acting.batched.Step(n, b.obs, b.flags, b.mask, b.memory, b.probs, b.surprise); err != nil {
+	if err := acting.batched.Step(n, b.obs, b.flags, b.mask, b.memory, b.probs, b.excess); err != nil {
 		// A memory that is damaged, by numbers that grew out of bounds: no row has advice.
 		s.log.Error("the policy failed", "error", err)
 		for i := range b.probs {
@@ -572,5 +573,6 @@ func (s *Service) heed(b *batch, r int, p *pending, v *verdict) {
 	v.logProb = float32(math.Log(float64(b.probs[r*m.Actions+v.advice])))
 	copy(st.memory, b.memory[r*n:(r+1)*n])
 	st.begun = true
-	st.surprise.add(float64(b.surprise[r]))
+	st.shares.add(s.view, b.excess[r*m.Obs:(r+1)*m.Obs])
+	st.surprise = st.shares.over(b.version.usual)
 }

@@ -24,12 +24,20 @@ type stream struct {
 	settled float64 // reward of the last decision, as Sim.Step settles it
 	size    int64   // of its job
 
-	surprise, response smoothed
-	hold               Hold // Guard is empty: none
+	shares   surprise
+	surprise float64 // of the acting version, by its calibration
+	response smoothed
+	hold     Hold // Guard is empty: none
 
 	arrived time.Time         // the last job
 	block   []loadbalance.Job // arrivals to be replayed
 	record  *trajectory       // nil: not published
+}
+
+// calm forgets what guards have measured.
+func (s *stream) calm() {
+	clear(s.shares)
+	s.surprise, s.response = 0, smoothed{}
 }
 
 // streams are those in use, bounded by forgetting the one that was used least

@@ -18,7 +18,8 @@ import (
 type version struct {
 	number    uint64
 	file      *model.File // what acting and predicting need
-	threshold float64     // of smoothed surprise
+	usual     []float64   // share of each server
+	threshold float64     // of surprise, in multiples of that
 	loaded    time.Time
 	batched   *model.Advisor // the loop's, made beforehand so that a swap costs it nothing
 }
@@ -104,7 +105,7 @@ func (s *Service) prepare(ctx context.Context, number uint64, file *model.File) 
 	if err != nil {
 		return nil, err
 	}
-	v.threshold = c.Threshold(s.plan.Guards.Surprise.Quantile)
+	v.usual, v.threshold = c.Usual, c.Threshold(s.plan.Guards.Surprise.Quantile)
 	if fixed := s.plan.Guards.Surprise.Threshold; fixed > 0 {
 		v.threshold = fixed
 	}

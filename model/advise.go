@@ -85,7 +85,7 @@ func NewAdvisor(c Config, rows int, f *File, seed uint64) (*Advisor, error) {
 }
 
 // Predicts reports whether the parameters had the world model's prior and decoder,
-// so that Step measures surprise.
+// so that Step tells what was not expected.
 func (a *Advisor) Predicts() bool { return a.predicts }
 
 // Step advances n rows: obs is n × Obs as the environment gives it, flags the
@@ -94,11 +94,11 @@ func (a *Advisor) Predicts() bool { return a.predicts }
 // carry after it with no previous action: SetAction adds the one that is taken.
 // probs gets the probabilities of the actions, n × Actions.
 //
-// surprise gets for each row the mean squared error, over the observation's values
-// and in symlog space, of what the decoder makes of one sample of the prior: the
-// model's one-step predictive loss. It is no number at a trial's first step, where
-// there was nothing to predict from, and without Predicts.
-func (a *Advisor) Step(n int, obs []float32, flags []uint8, mask []bool, context, probs, surprise []float32) error {
+// excess, n × Obs, gets by how much each of the observation's values exceeds, in symlog
+// space, what the decoder makes of one sample of the prior: the model's one-step error.
+// It is no number at a trial's first step, where there was nothing to predict from, and
+// without Predicts; nil asks for none.
+func (a *Advisor) Step(n int, obs []float32, flags []uint8, mask []bool, context, probs, excess []float32) error {
 	if n < 1 || n > a.rows {
 		return fmt.Errorf("advisor: %d rows, want 1 to %d", n, a.rows)
 	}
@@ -142,7 +142,9 @@ func (a *Advisor) Step(n int, obs []float32, flags []uint8, mask []bool, context
 	for r := range n {
 		c.PackContext(context[r*w:(r+1)*w], states.Rows(*c, r, r+1), a.policy.next[r*g:(r+1)*g], -1)
 	}
-	a.surprise(n, flags, surprise)
+	if excess != nil {
+		a.exceed(n, flags, excess)
+	}
 	return nil
 }
 
@@ -155,15 +157,17 @@ func (a *Advisor) sample(states States, out *layer, y []float32, n int) {
 	c.sample(states.Stoch, a.soft[:n*c.StochLen()], logits, a.draw[:n*c.DrawLen()])
 }
 
-func (a *Advisor) surprise(n int, flags []uint8, dst []float32) {
+func (a *Advisor) exceed(n int, flags []uint8, dst []float32) {
+	c := &a.cfg
+	dst = dst[:n*c.Obs]
 	if !a.predicts {
-		for r := range n {
-			dst[r] = float32(math.NaN())
+		for i := range dst {
+			dst[i] = float32(math.NaN())
 		}
 		return
 	}
-	c := &a.cfg
-	x, width := a.states.Deter[:n*c.Deter], c.Deter
+	states := a.states.Rows(*c, 0, n)
+	x, width := states.Deter, c.Deter
 	for i, l := range a.nets.prior.hidden {
 		l.start(0, a.prior[i].preRows(0, n), x, width)
 		l.activate(a.prior[i], 0, n)
@@ -175,7 +179,7 @@ func (a *Advisor) surprise(n int, flags []uint8, dst []float32) {
 	for i, l := range decoder.hidden {
 		pre := a.decoder[i].preRows(0, n)
 		if i == 0 {
-			l.start(0, pre, a.states.Deter[:n*c.Deter], c.Deter)
+			l.start(0, pre, states.Deter, c.Deter)
 			l.stoch(1, pre, expected.Stoch, c)
 		} else {
 			l.start(0, pre, a.decoder[i-1].yRows(0, n), l.parts[0].in)
@@ -184,16 +188,12 @@ func (a *Advisor) surprise(n int, flags []uint8, dst []float32) {
 	}
 	decoder.out.start(0, a.decoded[:n*c.Obs], a.decoder[len(a.decoder)-1].yRows(0, n), c.Units)
 	for r := range n {
-		if flags[r]&First != 0 {
-			dst[r] = float32(math.NaN())
-			continue
-		}
-		var sum float64
 		for i := r * c.Obs; i < (r+1)*c.Obs; i++ {
-			d := float64(a.decoded[i] - a.symlog[i])
-			sum += d * d
+			dst[i] = a.symlog[i] - a.decoded[i]
+			if flags[r]&First != 0 {
+				dst[i] = float32(math.NaN())
+			}
 		}
-		dst[r] = float32(sum / float64(c.Obs))
 	}
 }
 

@@ -68,15 +68,15 @@ func TestAdvisorAgreesWithThePolicy(t *testing.T) {
 			for _, i := range some {
 				o, f, ctx = append(o, obs[i*c.Obs:(i+1)*c.Obs]...), append(f, flags[i]), append(ctx, contexts[i]...)
 			}
-			probs, surprise := make([]float32, n*c.Actions), make([]float32, n)
-			if err := a.Step(n, o, f, nil, ctx, probs, surprise); err != nil {
+			probs, excess := make([]float32, n*c.Actions), make([]float32, n*c.Obs)
+			if err := a.Step(n, o, f, nil, ctx, probs, excess); err != nil {
 				t.Fatal(err)
 			}
 			for k, i := range some {
 				copy(contexts[i], ctx[k*w:(k+1)*w])
 				c.SetAction(contexts[i], int(action[i]))
-				if first, none := f[k] != 0, math.IsNaN(float64(surprise[k])); first != none {
-					t.Fatalf("step %d, row %d: surprise is %v", step, i, surprise[k])
+				if first, none := f[k] != 0, math.IsNaN(float64(excess[k*c.Obs])); first != none {
+					t.Fatalf("step %d, row %d: the excess is %v", step, i, excess[k*c.Obs])
 				}
 				for j, p := range probs[k*c.Actions : (k+1)*c.Actions] {
 					if q := policy.Probs()[i*c.Actions+j]; math.Abs(float64(p-q)) > 0.05 {
@@ -88,9 +88,9 @@ func TestAdvisorAgreesWithThePolicy(t *testing.T) {
 	}
 }
 
-// Surprise is what predicting costs: a world model that decodes everything as zero is surprised by the mean
-// square of the observation's symlog.
-func TestSurpriseIsThePredictiveLoss(t *testing.T) {
+// What was not expected is told with its sign: a world model that decodes everything as zero has expected nothing of
+// the observation's symlog.
+func TestExcessIsWhatWasNotExpected(t *testing.T) {
 	for _, gaussian := range []bool{false, true} {
 		c := advisorConfig(gaussian)
 		params, err := NewParams(c)
@@ -106,16 +106,14 @@ func TestSurpriseIsThePredictiveLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		obs := []float32{0, 1, -3, 8, 2}
-		var want float64
-		for _, v := range obs {
-			want += Symlog(float64(v)) * Symlog(float64(v)) / 5
-		}
-		surprise := make([]float32, 1)
-		if err := a.Step(1, obs, []uint8{0}, nil, make([]float32, c.ContextLen()), make([]float32, c.Actions), surprise); err != nil {
+		excess := make([]float32, len(obs))
+		if err := a.Step(1, obs, []uint8{0}, nil, make([]float32, c.ContextLen()), make([]float32, c.Actions), excess); err != nil {
 			t.Fatal(err)
 		}
-		if math.Abs(float64(surprise[0])-want) > 1e-5 {
-			t.Errorf("gaussian %v: surprise is %v, want %v", gaussian, surprise[0], want)
+		for i, v := range obs {
+			if want := Symlog(float64(v)); math.Abs(float64(excess[i])-want) > 1e-5 {
+				t.Errorf("gaussian %v: the excess of %v is %v, want %v", gaussian, v, excess[i], want)
+			}
 		}
 	}
 }
@@ -149,7 +147,7 @@ func TestAdvisorParameters(t *testing.T) {
 	}
 	damaged := make([]float32, c.ContextLen())
 	damaged[0] = float32(math.Inf(1))
-	if err := a.Step(1, make([]float32, c.Obs), []uint8{0}, nil, damaged, make([]float32, c.Actions), make([]float32, 1)); err == nil {
+	if err := a.Step(1, make([]float32, c.Obs), []uint8{0}, nil, damaged, make([]float32, c.Actions), nil); err == nil {
 		t.Error("a damaged context is taken")
 	}
 }

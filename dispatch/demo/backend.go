@@ -14,7 +14,7 @@ import (
 const unit = 500 * time.Microsecond
 
 // backend is an HTTP server that works on one job after the other: POST /?size=N
-// returns when the job is done. Its work is to sleep.
+// returns when the job is done. Its work is to let time pass, a slice after the other.
 type backend struct {
 	rate   float64
 	slowed atomic.Uint64 // bits of the factor on its rate
@@ -35,7 +35,10 @@ func startBackend(rate float64) (*backend, error) {
 	return b, nil
 }
 
-// slow sets a factor on the rate, for jobs that begin from now on.
+// slice bounds how long a change of the rate takes to show in the job in service.
+const slice = 20 * time.Millisecond
+
+// slow sets a factor on the rate.
 func (b *backend) slow(factor float64) { b.slowed.Store(math.Float64bits(factor)) }
 
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -45,8 +48,13 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.turn <- struct{}{}
-	rate := b.rate * math.Float64frombits(b.slowed.Load())
-	time.Sleep(time.Duration(size / rate * float64(unit)))
+	for began := time.Now(); size > 0; {
+		rate := b.rate * math.Float64frombits(b.slowed.Load())
+		time.Sleep(min(time.Duration(size/rate*float64(unit)), slice))
+		now := time.Now()
+		size -= rate * float64(now.Sub(began)) / float64(unit)
+		began = now
+	}
 	<-b.turn
 	fmt.Fprintln(w, "done")
 }

@@ -75,6 +75,7 @@ func TestPage(t *testing.T) {
 	r := results{Rates: rates, Unit: 1e-3, Policies: []string{"LEFT", "policy"}, Compared: map[string][]sample{}, Marks: []mark{{5, "server 4 <slows>"}}}
 	for i := range 40 {
 		s := sample{Cell: i % 2, At: float64(i), Response: 0.1 * float64(i+1), Decider: "policy"}
+		r.Surprise = append(r.Surprise, surprise{i % 2, float64(i), 0.1 * float64(i)})
 		r.Compared["LEFT"], r.Compared["policy"], r.Incident = append(r.Compared["LEFT"], s), append(r.Compared["policy"], s), append(r.Incident, s)
 	}
 	path := filepath.Join(t.TempDir(), "report.html")
@@ -82,7 +83,7 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(path)
-	if err != nil || strings.Count(string(page), "<svg") != 3 || !strings.Contains(string(page), "server 4 &lt;slows&gt;") || strings.Contains(string(page), "src=") {
+	if err != nil || strings.Count(string(page), "<svg") != 4 || !strings.Contains(string(page), "server 4 &lt;slows&gt;") || strings.Contains(string(page), "src=") {
 		t.Errorf("%v: %.2000s", err, page)
 	}
 }

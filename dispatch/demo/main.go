@@ -6,12 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,13 +57,21 @@ func main() {
 
 // results are all that the page is made of.
 type results struct {
-	Rates     []float64           `json:"rates"`
-	Unit      float64             `json:"time_unit_seconds"`
-	Policies  []string            `json:"policies"`
-	Compared  map[string][]sample `json:"compared"`
-	Incident  []sample            `json:"incident"`
-	Marks     []mark              `json:"marks"`
-	Threshold float64             `json:"surprise_threshold"`
+	Rates    []float64           `json:"rates"`
+	Unit     float64             `json:"time_unit_seconds"`
+	Policies []string            `json:"policies"`
+	Compared map[string][]sample `json:"compared"`
+	Incident []sample            `json:"incident"`
+	Marks    []mark              `json:"marks"`
+	Surprise []surprise          `json:"surprise"`
+	Limit    float64             `json:"surprise_limit"`
+}
+
+// surprise is what the audit log of the incident has of one decision.
+type surprise struct {
+	Cell  int     `json:"cell"`
+	At    float64 `json:"at"` // seconds from the beginning
+	Value float64 `json:"value"`
 }
 
 // mark is something that happened, at seconds from the beginning of the incident.
@@ -162,28 +170,20 @@ func (o *options) compare(ctx context.Context, r *results) error {
 		r.Compared[p.name] = samples
 		fmt.Printf("%-18s %s\n", p.name, summarise(samples))
 	}
-	d.stop()
-	// What the world model was surprised by while all was well is the limit from which it is too much.
-	files, err := filepath.Glob(filepath.Join(o.folder, "compare", "audit-*.jsonl"))
-	if err != nil {
-		return err
-	}
-	var seen []float64
-	for _, f := range files {
-		more, err := dispatch.ReadSurprise(f)
-		if err != nil {
-			return err
-		}
-		seen = append(seen, more...)
-	}
-	slices.Sort(seen)
-	c := dispatch.Calibration{Largest: seen}
-	if r.Threshold = 1.25 * c.Threshold(0.9999); len(seen) == 0 {
-		return errors.New("the audit log has no surprise: the checkpoint has no world model")
-	}
-	fmt.Printf("surprise of real jobs: limit %.3g\n", r.Threshold)
 	return nil
 }
+
+// incidentPlan is the plan of the incident. All that is not said is as usual, surprise's limit, too: it comes from
+// episodes in the simulator. There is one human, who approves as soon as that is possible, and time is short.
+const incidentPlan = `stage: shadow
+time_unit: %v
+canary: [0.5]
+step: {after: 3s, blocks: 4}
+guards:
+  surprise: {hold: 8s}
+  cost: {block: 25, margin: 0.25}
+  deadline: {limit: 50ms}
+`
 
 // incide introduces the policy anew and has the fastest server of the first cell slow down.
 func (o *options) incide(ctx context.Context, r *results) error {
@@ -195,16 +195,7 @@ func (o *options) incide(ctx context.Context, r *results) error {
 	for _, j := range jobs[0] {
 		length += float64(j.Gap) * unit.Seconds()
 	}
-	d, err := o.dispatcher(ctx, "incident", fmt.Sprintf(`stage: shadow
-time_unit: %v
-canary: [0.5]
-step: {after: 3s, blocks: 4}
-guards:
-  surprise: {threshold: %g, hold: 5s}
-  latency: {limit: 1s, hold: 5s}
-  cost: {block: 25, margin: 0.25}
-  deadline: {limit: 50ms}
-`, unit, r.Threshold))
+	d, err := o.dispatcher(ctx, "incident", fmt.Sprintf(incidentPlan, unit))
 	if err != nil {
 		return err
 	}
@@ -246,7 +237,47 @@ guards:
 	r.Incident, err = drive(ctx, list, jobs, &d.remote)
 	unwatch()
 	under.Wait()
+	if err != nil {
+		return err
+	}
+	var status dispatch.Status
+	if err := d.ask(ctx, "status", struct{}{}, &status); err != nil {
+		return err
+	}
+	r.Limit = status.Versions[0].Threshold
+	d.stop() // the log is whole
+	r.Surprise, err = o.surprised(began)
 	return err
+}
+
+// surprised reads the incident's audit log.
+func (o *options) surprised(began time.Time) (list []surprise, err error) {
+	files, err := filepath.Glob(filepath.Join(o.folder, "incident", "audit-*.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			var record struct {
+				Time     time.Time
+				Stream   string
+				Surprise float64
+			}
+			if err := json.Unmarshal([]byte(line), &record); err != nil {
+				return nil, fmt.Errorf("%s: %w", f, err)
+			}
+			cell, err := strconv.Atoi(strings.TrimPrefix(record.Stream, "cell-"))
+			if err != nil {
+				return nil, fmt.Errorf("%s: stream %q", f, record.Stream)
+			}
+			list = append(list, surprise{cell, tenths(record.Time.Sub(began)), math.Round(record.Surprise*1e3) / 1e3})
+		}
+	}
+	return list, nil
 }
 
 // dispatcher is the program itself, as a process.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dreamfleet/dreamfleet/monitor"
@@ -57,7 +58,7 @@ func (r *results) writePage(path string) error {
 		rows[i].Ratio = rows[i].Mean / left
 	}
 	var charts []chart
-	for _, c := range []monitor.Chart{r.tails(), r.responses(), r.shares()} {
+	for _, c := range []monitor.Chart{r.tails(), r.responses(), r.surprises(), r.shares()} {
 		svg, err := c.SVG()
 		if err != nil {
 			return err
@@ -86,7 +87,7 @@ func (r *results) writePage(path string) error {
 	var b strings.Builder
 	if err := page.Execute(&b, map[string]any{
 		"Rates": r.Rates, "Unit": r.Unit * 1e3, "Jobs": len(r.Compared["LEFT"]), "Rows": rows, "Charts": charts, "Marks": r.Marks,
-		"Deciders": deciders, "Threshold": r.Threshold, "Incident": len(r.Incident), "Cells": cells, "Load": load,
+		"Deciders": deciders, "Limit": r.Limit, "Incident": len(r.Incident), "Cells": cells, "Load": load,
 	}); err != nil {
 		return err
 	}
@@ -168,6 +169,24 @@ func (r *results) responses() monitor.Chart {
 		c.Curves = append(c.Curves, monitor.Curve{Name: part.name, X: x, Y: y})
 	}
 	return r.marked(c, low, high)
+}
+
+// surprises are each cell's, and the limit.
+func (r *results) surprises() monitor.Chart {
+	c := monitor.Chart{Title: "Surprise of the world model, and its limit", XLabel: "seconds", YLabel: "surprise"}
+	last, high := 0.0, r.Limit
+	for i := range cells {
+		curve := monitor.Curve{Name: "cell-" + strconv.Itoa(i)}
+		for _, s := range r.Surprise {
+			if s.Cell == i {
+				curve.X, curve.Y = append(curve.X, s.At), append(curve.Y, s.Value)
+				last, high = max(last, s.At), max(high, s.Value)
+			}
+		}
+		c.Curves = append(c.Curves, curve)
+	}
+	c.Curves = append(c.Curves, monitor.Curve{Name: "limit", X: []float64{0, last}, Y: []float64{r.Limit, r.Limit}, Reference: true})
+	return r.marked(c, 0, high)
 }
 
 func (r *results) shares() monitor.Chart {

@@ -88,6 +88,16 @@ func (v *View) Observe(obs []float32, loads []float64, up []bool, rates, measure
 	}
 }
 
+// Load is the mean over the scales of what a vector of an observation's shape has for a
+// server's load.
+func (v *View) Load(obs []float32, server int) float64 {
+	var sum float64
+	for s := range v.cfg.LoadScales {
+		sum += float64(obs[s*(v.cfg.Servers+1)+server])
+	}
+	return sum / float64(len(v.cfg.LoadScales))
+}
+
 // Reward is what a step pays and the signal that the agent is shown of it, given
 // both of Sim.Step's rewards and the size of the job that it assigned.
 func (v *View) Reward(park, settled float64, size int64) (reward, signal float64) {
