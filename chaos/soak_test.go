@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"encoding/csv"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 var (
 	soakFlag = flag.Duration("soak", 0, "for how long to run with a fault each minute; 0 leaves the test out")
 	outFlag  = flag.String("soak-out", "", "folder of the samples and plots of the soak")
+	drawFlag = flag.String("soak-redraw", "", "folder with the samples of an earlier soak, of which only the plots are drawn again")
 )
 
 const (
@@ -61,6 +63,16 @@ type soak struct {
 }
 
 func TestSoak(t *testing.T) {
+	if *drawFlag != "" {
+		samples, err := readSamples(*drawFlag)
+		if err == nil {
+			err = plotSamples(*drawFlag, samples)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
 	if *soakFlag == 0 {
 		t.Skip("left out: 'make soak' runs it")
 	}
@@ -69,7 +81,7 @@ func TestSoak(t *testing.T) {
 	s.until("training begins", func() bool { return s.updates() > 0 })
 	s.began = time.Now()
 	stop := s.watch()
-	defer func() { stop(); s.keep(s.seed); s.flat() }()
+	defer func() { stop(); s.keep(); s.flat() }()
 	for next := faultEvery; next <= *soakFlag; next += faultEvery {
 		s.wait(time.Until(s.began.Add(next - faultEvery/2)))
 		f := faults[s.rng.IntN(len(faults))]
@@ -135,35 +147,75 @@ func (s *soak) disk(u *unit) (bytes int64) {
 	return bytes
 }
 
+// samplesFile has a line for each sample.
+const samplesFile = "samples.csv"
+
 // keep writes the samples and a plot of each gauge.
-func (s *soak) keep(seed uint64) {
+func (s *soak) keep() {
 	if *outFlag == "" {
 		return
 	}
-	must := func(err error) {
-		if err != nil {
-			s.t.Error(err)
-		}
+	err := os.MkdirAll(*outFlag, 0o755)
+	if err == nil {
+		err = errors.Join(writeSamples(*outFlag, s.samples), plotSamples(*outFlag, s.samples))
 	}
-	must(os.MkdirAll(*outFlag, 0o755))
-	file, err := os.Create(filepath.Join(*outFlag, "samples.csv"))
 	if err != nil {
 		s.t.Error(err)
-		return
 	}
-	w := csv.NewWriter(file)
-	must(w.Write([]string{"seconds", "process", "gauge", "value"}))
-	for _, x := range s.samples {
-		must(w.Write([]string{strconv.FormatFloat(x.at.Seconds(), 'f', 1, 64), x.unit, x.gauge, strconv.FormatFloat(x.value, 'f', -1, 64)}))
+}
+
+func writeSamples(dir string, samples []sample) error {
+	lines := [][]string{{"seconds", "process", "gauge", "value"}}
+	for _, x := range samples {
+		lines = append(lines, []string{strconv.FormatFloat(x.at.Seconds(), 'f', 1, 64), x.unit, x.gauge, strconv.FormatFloat(x.value, 'f', -1, 64)})
 	}
-	w.Flush()
-	must(w.Error())
-	must(file.Close())
+	file, err := os.Create(filepath.Join(dir, samplesFile))
+	if err != nil {
+		return err
+	}
+	return errors.Join(csv.NewWriter(file).WriteAll(lines), file.Close())
+}
+
+func readSamples(dir string) (samples []sample, err error) {
+	file, err := os.Open(filepath.Join(dir, samplesFile))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	lines, err := csv.NewReader(file).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range lines[1:] {
+		seconds, err := strconv.ParseFloat(line[0], 64)
+		value, errOf := strconv.ParseFloat(line[3], 64)
+		if err := errors.Join(err, errOf); err != nil {
+			return nil, err
+		}
+		samples = append(samples, sample{time.Duration(seconds * float64(time.Second)), line[1], line[2], value})
+	}
+	return samples, nil
+}
+
+// plotSamples draws each gauge, the processes in the order in which they come, each in the same colour and dashes in all
+// plots.
+func plotSamples(dir string, samples []sample) error {
+	var units []string
+	last := time.Duration(0)
+	for _, x := range samples {
+		if !slices.Contains(units, x.unit) {
+			units = append(units, x.unit)
+		}
+		last = max(last, x.at)
+	}
 	for _, g := range gauges {
-		chart := monitor.Chart{Title: fmt.Sprintf("%v with a fault each minute, seed %d", *soakFlag, seed), XLabel: "minutes", YLabel: g.unit}
-		for i, u := range s.all() {
-			curve := monitor.Curve{Name: u.name, Color: 1 + i%monitor.Colors}
-			for _, x := range s.of(u.name, g.name) {
+		chart := monitor.Chart{Title: fmt.Sprintf("%v with a fault each minute", last.Round(time.Minute)), XLabel: "minutes", YLabel: g.unit}
+		for i, unit := range units {
+			curve := monitor.Curve{Name: unit, Color: 1 + i}
+			for _, x := range samples {
+				if x.unit != unit || x.gauge != g.name {
+					continue
+				}
 				value := x.value
 				if g.name == "memory" || g.name == "disk" {
 					value /= 1e6
@@ -174,8 +226,11 @@ func (s *soak) keep(seed uint64) {
 				chart.Curves = append(chart.Curves, curve)
 			}
 		}
-		must(chart.SavePNG(filepath.Join(*outFlag, g.name+".png")))
+		if err := chart.SavePNG(filepath.Join(dir, g.name+".png")); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 func (s *soak) of(unit, gauge string) (of []sample) {

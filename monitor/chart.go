@@ -19,7 +19,7 @@ import (
 type Curve struct {
 	Name            string
 	X, Y, Low, High []float64
-	Color           int  // of the palette, from 1; 0 takes the next
+	Color           int  // of the palette, from 1; beyond its end dashed; 0 takes the next
 	Thin            bool // one of several that another sums up: without a name in the legend
 	Reference       bool // something to compare with: dashed and grey, with its name, if any, where it ends
 }
@@ -52,7 +52,7 @@ var (
 	referenceColor = color.Gray{90}
 )
 
-// SavePNG draws the chart into a file, 8 by 5 inches at 144 dots an inch.
+// SavePNG draws the chart into a file, 8 by 5 inches at 144 dots an inch, with its legend beside it.
 func (c Chart) SavePNG(path string) error {
 	p, err := c.plot()
 	if err != nil {
@@ -60,10 +60,14 @@ func (c Chart) SavePNG(path string) error {
 	}
 	p.Title.Text = c.Title
 	p.Title.Padding, p.X.Label.Padding, p.Y.Label.Padding = vg.Points(6), vg.Points(4), vg.Points(4)
-	p.Legend.Top = true
-	p.Legend.Padding = vg.Points(2)
+	legend := p.Legend
+	legend.Top, legend.Padding, legend.ThumbnailWidth = true, vg.Points(2), vg.Points(28)
+	p.Legend = plot.NewLegend()
 	canvas := vgimg.NewWith(vgimg.UseWH(8*vg.Inch, 5*vg.Inch), vgimg.UseDPI(144))
-	p.Draw(draw.Crop(draw.New(canvas), vg.Points(8), -vg.Points(12), vg.Points(8), -vg.Points(8)))
+	room := draw.Crop(draw.New(canvas), vg.Points(8), -vg.Points(12), vg.Points(8), -vg.Points(8))
+	beside := legend.Rectangle(room)
+	p.Draw(draw.Crop(room, 0, -beside.Size().X-vg.Points(10), 0, 0))
+	legend.Draw(draw.Crop(room, 0, 0, 0, -vg.Points(24))) // below the title's line
 	var image bytes.Buffer
 	if _, err := (vgimg.PngCanvas{Canvas: canvas}).WriteTo(&image); err != nil {
 		return fmt.Errorf("chart %s: %w", path, err)
