@@ -30,7 +30,7 @@ type Record struct {
 	Server    int
 	Decider   string
 	Reason    Reason
-	Surprise  float64 // smoothed; 0: not known
+	Surprise  float64 // as a multiple of what is usual; 0: none
 }
 
 // maxUnwritten bounds what the audit log has yet to write, some 100 000 records.

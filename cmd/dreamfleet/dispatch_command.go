@@ -278,8 +278,8 @@ func newCalibrateCommand() *cobra.Command {
 		Use:   "calibrate [AUDIT...]",
 		Short: "Tell how surprised the world model is where it should not be",
 		Long: `Play episodes of the tasks that a run was trained on with its newest checkpoint, and print quantiles of the
-largest smoothed surprise in each: the one-step predictive loss of the world model. A dispatcher does the
-same by itself with each version that it takes up, and holds a stream beyond the quantile that the plan
+largest surprise in each: how one-sidedly a server's load exceeded what the world model had expected, as a
+multiple of what is usual. A dispatcher does the same by itself with each version that it takes up, and holds a stream beyond the quantile that the plan
 names (guards.surprise.quantile).
 
 With files of an audit log the quantiles are of what was recorded there: once real jobs have been seen in
