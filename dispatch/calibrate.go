@@ -25,9 +25,10 @@ type Policy struct {
 // not be: in some episodes that are drawn from the tasks it was trained on.
 type Calibration struct {
 	Version uint64 `json:"version"`
-	// Usual is for each server the median, over the episodes, of its largest share in an
-	// episode; at least minUsual.
-	Usual []float64 `json:"usual"`
+	// Mean is for each server how much more often its load was above what was expected
+	// than below, a share of all steps; Usual is the median, over the episodes, of by how
+	// much that is exceeded at most in an episode, at least minUsual.
+	Mean, Usual []float64 `json:"-"`
 	// Largest is the largest surprise in each episode, as a multiple of what is usual,
 	// in rising order.
 	Largest []float64 `json:"largest"`
@@ -77,10 +78,7 @@ func Calibrate(ctx context.Context, p Policy, version uint64, f *model.File, epi
 	if err != nil {
 		return c, fmt.Errorf("calibrate: %w", err)
 	}
-	mean, largest, action := make([]surprise, episodes), make([]surprise, episodes), make([]int, episodes)
-	for i := range mean {
-		mean[i], largest[i] = make(surprise, m.Actions), make(surprise, m.Actions)
-	}
+	action, sides := make([]int, episodes), make([][]int8, episodes) // by step and server
 	draw := newDrawer(calibrationSeed, greedy)
 	for range p.Env.Jobs {
 		if err := ctx.Err(); err != nil {
@@ -101,16 +99,31 @@ func Calibrate(ctx context.Context, p Policy, version uint64, f *model.File, epi
 		for i := range trials {
 			action[i] = draw.from(probs[i*m.Actions : (i+1)*m.Actions])
 			m.SetAction(memory[i*m.ContextLen():(i+1)*m.ContextLen()], action[i])
-			mean[i].add(view, excess[i*m.Obs:(i+1)*m.Obs])
-			for k, x := range mean[i] {
-				largest[i][k] = max(largest[i][k], x)
+			for k := range m.Actions {
+				sides[i] = append(sides[i], side(view, excess[i*m.Obs:(i+1)*m.Obs], k))
 			}
 		}
 	}
-	c.Usual = make([]float64, m.Actions)
+	c.Mean, c.Usual = make([]float64, m.Actions), make([]float64, m.Actions)
+	largest := make([]surprise, episodes)
 	of := make([]float64, episodes)
-	for k := range c.Usual {
-		for i := range largest {
+	for k := range m.Actions {
+		sum := 0
+		for i := range sides {
+			for at := k; at < len(sides[i]); at += m.Actions {
+				sum += int(sides[i][at])
+			}
+		}
+		c.Mean[k] = float64(sum) / float64(episodes*p.Env.Jobs)
+		for i := range sides {
+			if k == 0 {
+				largest[i] = make(surprise, m.Actions)
+			}
+			now := make(surprise, m.Actions)
+			for at := k; at < len(sides[i]); at += m.Actions {
+				now.add(k, sides[i][at], c.Mean[k])
+				largest[i][k] = max(largest[i][k], now[k])
+			}
 			of[i] = largest[i][k]
 		}
 		slices.Sort(of)

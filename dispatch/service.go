@@ -573,6 +573,9 @@ func (s *Service) heed(b *batch, r int, p *pending, v *verdict) {
 	v.logProb = float32(math.Log(float64(b.probs[r*m.Actions+v.advice])))
 	copy(st.memory, b.memory[r*n:(r+1)*n])
 	st.begun = true
-	st.shares.add(s.view, b.excess[r*m.Obs:(r+1)*m.Obs])
-	st.surprise = st.shares.over(b.version.usual)
+	c := &b.version.calibration
+	for k, mean := range c.Mean {
+		st.shares.add(k, side(s.view, b.excess[r*m.Obs:(r+1)*m.Obs], k), mean)
+	}
+	st.surprise = st.shares.over(c.Usual)
 }

@@ -16,12 +16,12 @@ import (
 
 // version is one version of the parameters, verified and calibrated.
 type version struct {
-	number    uint64
-	file      *model.File // what acting and predicting need
-	usual     []float64   // share of each server
-	threshold float64     // of surprise, in multiples of that
-	loaded    time.Time
-	batched   *model.Advisor // the loop's, made beforehand so that a swap costs it nothing
+	number      uint64
+	file        *model.File // what acting and predicting need
+	calibration Calibration
+	threshold   float64 // of surprise
+	loaded      time.Time
+	batched     *model.Advisor // the loop's, made beforehand so that a swap costs it nothing
 }
 
 // advisor makes one for so many rows; each belongs to one goroutine.
@@ -105,7 +105,7 @@ func (s *Service) prepare(ctx context.Context, number uint64, file *model.File) 
 	if err != nil {
 		return nil, err
 	}
-	v.usual, v.threshold = c.Usual, c.Threshold(s.plan.Guards.Surprise.Quantile)
+	v.calibration, v.threshold = c, c.Threshold(s.plan.Guards.Surprise.Quantile)
 	if fixed := s.plan.Guards.Surprise.Threshold; fixed > 0 {
 		v.threshold = fixed
 	}
