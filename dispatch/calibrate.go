@@ -26,16 +26,16 @@ type Policy struct {
 type Calibration struct {
 	Version uint64 `json:"version"`
 	// Mean is for each server how much more often its load was above what was expected
-	// than below, a share of all steps; Usual is the median, over the episodes, of by how
-	// much that is exceeded at most in an episode, at least minUsual.
+	// than below, a share of all steps; Usual is the median, over the episodes, of its
+	// largest sum in an episode, at least minUsual.
 	Mean, Usual []float64 `json:"-"`
 	// Largest is the largest surprise in each episode, as a multiple of what is usual,
 	// in rising order.
 	Largest []float64 `json:"largest"`
 }
 
-// minUsual is a share that is nothing, whatever is usual.
-const minUsual = 0.1
+// minUsual steps are nothing, whatever is usual.
+const minUsual = 4
 
 // Threshold is a quantile of the largest surprises: a share of 1-q of such episodes
 // exceeds it. Without any it is infinite.
@@ -121,7 +121,7 @@ func Calibrate(ctx context.Context, p Policy, version uint64, f *model.File, epi
 			}
 			now := make(surprise, m.Actions)
 			for at := k; at < len(sides[i]); at += m.Actions {
-				now.add(k, sides[i][at], c.Mean[k])
+				now.add(k, sides[i][at], c.Mean[k], math.Inf(1))
 				largest[i][k] = max(largest[i][k], now[k])
 			}
 			of[i] = largest[i][k]

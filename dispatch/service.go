@@ -224,7 +224,7 @@ func (s *Service) newStream(name string) *stream {
 	m := s.policy.Model
 	return &stream{
 		name: name, position: position(name), queues: newQueues(&s.plan, m.Actions, s.now()), memory: make([]float32, m.ContextLen()),
-		shares: make(surprise, m.Actions),
+		sums: make(surprise, m.Actions),
 	}
 }
 
@@ -575,7 +575,7 @@ func (s *Service) heed(b *batch, r int, p *pending, v *verdict) {
 	st.begun = true
 	c := &b.version.calibration
 	for k, mean := range c.Mean {
-		st.shares.add(k, side(s.view, b.excess[r*m.Obs:(r+1)*m.Obs], k), mean)
+		st.sums.add(k, side(s.view, b.excess[r*m.Obs:(r+1)*m.Obs], k), mean, remembered*b.version.threshold*c.Usual[k])
 	}
-	st.surprise = st.shares.over(c.Usual)
+	st.surprise = st.sums.over(c.Usual)
 }

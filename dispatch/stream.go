@@ -24,7 +24,7 @@ type stream struct {
 	settled float64 // reward of the last decision, as Sim.Step settles it
 	size    int64   // of its job
 
-	shares   surprise
+	sums     surprise
 	surprise float64 // of the acting version, by its calibration
 	response smoothed
 	hold     Hold // Guard is empty: none
@@ -36,7 +36,7 @@ type stream struct {
 
 // calm forgets what guards have measured.
 func (s *stream) calm() {
-	clear(s.shares)
+	clear(s.sums)
 	s.surprise, s.response = 0, smoothed{}
 }
 

@@ -180,7 +180,7 @@ time_unit: %v
 canary: [0.5]
 step: {after: 3s, blocks: 4}
 guards:
-  surprise: {hold: 8s}
+  surprise: {hold: 5s}
   cost: {block: 25, margin: 0.25}
   deadline: {limit: 50ms}
 `
