@@ -142,7 +142,7 @@ func (b *Batch) validate(lim Limits) error {
 	return nil
 }
 
-var batchLayout, refreshLayout, requestLayout = layout{13}, layout{3}, layout{2}
+var batchLayout, refreshLayout, requestLayout = layout{[]int{13}, 1}, layout{[]int{3}, 1}, layout{[]int{2}, 1}
 
 const (
 	batchMagic   = "DFTB"

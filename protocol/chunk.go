@@ -179,7 +179,7 @@ func (c *Chunk) validateEpisodes() error {
 	return nil
 }
 
-var chunkLayout = layout{20}
+var chunkLayout = layout{[]int{20}, 1}
 
 const (
 	chunkMagic    = "DFTC"

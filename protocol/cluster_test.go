@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -65,22 +66,21 @@ func startCluster(t *testing.T) *cluster {
 	return c
 }
 
-// freeHost is an address on loopback whose port, and that for routes, nobody has.
+// freeHost is an address on loopback whose port, and that for routes, nobody has. It is below those that
+// connections get, or one of another test would have it by the time that the server listens.
 func freeHost(t *testing.T, taken []string) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := l.Addr().String()
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if port+2000 > 65535 || slices.Contains(taken, address) {
-			continue
-		}
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+2000)); err == nil {
+	free := func(port int) bool {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
 			l.Close()
+		}
+		return err == nil
+	}
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		if !slices.Contains(taken, address) && free(port) && free(port+2000) {
 			return address
 		}
 	}

@@ -91,28 +91,30 @@ type encoder struct {
 	err   error
 }
 
-// layout is how a kind of message was laid out over its versions: the number of
-// fields of its body in version 1, in version 2, and so on. The last one is written.
-// It and the one before are read, so that the processes of a run can be upgraded one
-// after another.
-type layout []int
-
-func (l layout) version() uint8 { return uint8(len(l)) }
-
-// fields is what the body of a version has; ok is false for one that is not read.
-func (l layout) fields(version uint8) (n int, ok bool) {
-	if version < 1 || version > l.version() || l.version()-version > 1 {
-		return 0, false
-	}
-	return l[version-1], true
+// layout is how a kind of message is laid out, version by version. The newest version
+// and the one before are read. A new one is written one release after it is read, so that
+// the processes of a run can be upgraded one after another, in any order: those of
+// neighbouring releases read all that the others write.
+type layout struct {
+	fields  []int // of the body in version 1, in version 2 and so on
+	written uint8 // version: the newest, or in the first release that reads it the one before
 }
 
-func (l layout) reads(version uint8) bool { _, ok := l.fields(version); return ok }
+// of is how many fields the body of a version has; ok is false for one that is not read.
+func (l layout) of(version uint8) (n int, ok bool) {
+	newest := uint8(len(l.fields))
+	if version < 1 || version > newest || newest-version > 1 {
+		return 0, false
+	}
+	return l.fields[version-1], true
+}
+
+func (l layout) reads(version uint8) bool { _, ok := l.of(version); return ok }
 
 // read names the versions that are.
 func (l layout) read() string {
-	if len(l) > 1 {
-		return fmt.Sprintf("%d and %d", len(l)-1, len(l))
+	if n := len(l.fields); n > 1 {
+		return fmt.Sprintf("%d and %d", n-1, n)
 	}
 	return "1"
 }
@@ -122,10 +124,10 @@ func newEncoder(dst []byte, magic string, l layout) *encoder {
 	e.m.Reset(e)
 	e.array(5)
 	e.str(magic)
-	e.uint(uint64(l.version()))
+	e.uint(uint64(l.written))
 	e.keep(e.m.EncodeUint32(0))
 	e.keep(e.m.EncodeUint32(0))
-	e.array(l[len(l)-1])
+	e.array(l.fields[l.written-1])
 	return e
 }
 
@@ -189,7 +191,7 @@ func newDecoder(b []byte, magic string, l layout, limits Limits) *decoder {
 	if d.err = checkPrefix(b, magic, l, d.lim.Bytes); d.err != nil {
 		return d
 	}
-	fields, _ := l.fields(b[offsetVersion])
+	fields, _ := l.of(b[offsetVersion])
 	d.r = sliceReader{b: b, at: prefixLen}
 	d.m = msgpack.GetDecoder()
 	d.m.Reset(&d.r)

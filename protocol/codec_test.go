@@ -59,7 +59,7 @@ func TestColumnsInEitherOrder(t *testing.T) {
 // its layout.
 func TestVersionBefore(t *testing.T) {
 	message := func(version uint8, fields int) []byte {
-		e := newEncoder(nil, "DFTX", make(layout, version))
+		e := newEncoder(nil, "DFTX", layout{make([]int, version), version})
 		e.b = e.b[:len(e.b)-1] // the body's head
 		e.array(fields)
 		for range fields {
@@ -71,7 +71,7 @@ func TestVersionBefore(t *testing.T) {
 		}
 		return b
 	}
-	three := layout{1, 2, 3}
+	three := layout{[]int{1, 2, 3}, 2}
 	for version := range uint8(6) {
 		if version == 0 {
 			continue
@@ -91,6 +91,9 @@ func TestVersionBefore(t *testing.T) {
 				t.Errorf("version %d: %v, want %q", version, err, want)
 			}
 		}
+	}
+	if b := newEncoder(nil, "DFTX", three).b; b[offsetVersion] != 2 || b[prefixLen] != 0x92 {
+		t.Errorf("in the first release that reads version 3, %d is written, with a body of %#x", b[offsetVersion], b[prefixLen])
 	}
 	if err := newDecoder(message(2, 3), "DFTX", three, Limits{}).close(); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("version 2 with version 3's fields: %v", err)

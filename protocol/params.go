@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 )
@@ -17,8 +19,13 @@ const (
 	// MaxParams is the largest parameter blob in bytes.
 	MaxParams = 1 << 30
 
-	paramFormat = 2
+	// paramFormat is the format of frames that is written. See layout for when it is
+	// not the newest of those that are read.
+	paramFormat = "2"
 )
+
+// paramFormats are those that are read.
+var paramFormats = []string{"2"}
 
 // Headers of a parameter frame.
 const (
@@ -80,7 +87,7 @@ func frameCount(size int) int { return (size + FrameBytes - 1) / FrameBytes }
 // message is the frame as it goes over the wire to subject.
 func (f *ParamFrame) message(subject string) *nats.Msg {
 	return &nats.Msg{Subject: subject, Data: f.Data, Header: nats.Header{
-		headerFormat:  {strconv.Itoa(paramFormat)},
+		headerFormat:  {paramFormat},
 		headerEpoch:   {strconv.FormatUint(f.ID.Epoch, 10)},
 		headerVersion: {strconv.FormatUint(f.ID.Version, 10)},
 		headerIndex:   {strconv.Itoa(f.Index)},
@@ -93,8 +100,8 @@ func (f *ParamFrame) message(subject string) *nats.Msg {
 // parseFrame reads a frame whose Data aliases data. The header function
 // returns a header's first value, or "".
 func parseFrame(header func(string) string, data []byte) (ParamFrame, error) {
-	if got := header(headerFormat); got != strconv.Itoa(paramFormat) {
-		return ParamFrame{}, fmt.Errorf("parameter frame of format %.20q, this program reads %d: %w", got, paramFormat, ErrVersion)
+	if got := header(headerFormat); !slices.Contains(paramFormats, got) {
+		return ParamFrame{}, fmt.Errorf("parameter frame of format %.20q, this program reads %s: %w", got, strings.Join(paramFormats, " and "), ErrVersion)
 	}
 	f := ParamFrame{Data: data}
 	var err error

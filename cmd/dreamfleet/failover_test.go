@@ -28,8 +28,14 @@ type process struct {
 
 func startProcess(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(os.Args[0], args...), done: make(chan struct{})}
-	p.Env = append(os.Environ(), asCommand+"=1")
+	return startProgram(t, os.Args[0], asCommand+"=1", args...)
+}
+
+// startProgram does so with another program, and one more variable in its environment.
+func startProgram(t *testing.T, program, variable string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p.Env = append(os.Environ(), variable)
 	p.Stdout, p.Stderr = &p.out, &p.out
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -117,7 +123,7 @@ func TestStandbyReplacesAStoppedLeader(t *testing.T) {
 		})
 	}
 	lead := func(where string, more ...string) *process {
-		args := append([]string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "1000000000"}, tiny...)
+		args := append([]string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "1000000000", "--duration", "0s"}, tiny...)
 		return startProcess(t, append(args, more...)...)
 	}
 	w := watchParams(ctx, t, &wg, server)
@@ -170,7 +176,7 @@ func TestStandbyEndsWithTheRun(t *testing.T) {
 	defer cancel()
 	server := startNATS(ctx, t, &wg, base)
 	learner := func(where string) *process {
-		args := []string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "3000", "--standby"}
+		args := []string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "3000", "--duration", "0s", "--standby"}
 		return startProcess(t, append(args, tiny...)...)
 	}
 	leader := learner("first")

@@ -89,7 +89,7 @@ cannot be reached is named at the end and keeps no other from being done.`,
 
   # Roll out a new binary, role by role.
   dreamfleet launch fleet.yaml --role replay
-  dreamfleet launch fleet.yaml --role learner
+  dreamfleet launch fleet.yaml --role actor
   dreamfleet launch fleet.yaml`,
 	}, launch)
 	f.register(cmd, true)
