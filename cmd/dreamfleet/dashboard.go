@@ -37,8 +37,9 @@ the parameters, the limiter, what the replay holds, curves beside the heuristics
 itself, live from a running actor: the queues, the policy's probabilities beside what LEFT and the tuned
 index would do, and what the world model had predicted. A run of 'train' serves the same page by itself.
 
-With --run FOLDER it also plays the episodes recorded in FOLDER/views ('dreamfleet evaluate --view'), and
-takes the world model for predictions from FOLDER/checkpoints. With --experiment FOLDER it shows what was
+The world model comes from the run's newest checkpoint on the bus. With --run FOLDER it comes from
+FOLDER/checkpoints, and the episodes recorded in FOLDER/views ('dreamfleet evaluate --view') can be played,
+too. With --experiment FOLDER it shows what was
 forgotten: the scores on every test after every stage.
 
 It serves this machine only. For another address it needs --token-file, and who looks opens
@@ -46,13 +47,13 @@ http://ADDRESS/?token=TOKEN once. From elsewhere come through ssh -L, or put TLS
 		Example: `  # A cluster.
   dreamfleet dashboard --nats nats://10.0.0.5:4222
 
-  # With recorded episodes and predictions of a run whose folder is here.
+  # With the recorded episodes of a run whose folder is here.
   dreamfleet dashboard --nats nats://10.0.0.5:4222 --run runs/small
 
   # For a group.
   dreamfleet dashboard --nats nats://10.0.0.5:4222 --listen 0.0.0.0:8080 --token-file token`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (closing error) {
 			secret, err := dashboard.ReadToken(token)
 			if err != nil {
 				return err
@@ -69,15 +70,21 @@ http://ADDRESS/?token=TOKEN once. From elsewhere come through ssh -L, or put TLS
 			defer source.close()
 			fmt.Fprintf(cmd.OutOrStdout(), "Dashboard: %s\n", pageURL(listener))
 			cfg := dashboard.Config{Bus: source.bus, Token: secret, Experiment: experiment, Now: time.Now, Log: source.log.Named("dashboard")}
+			saved, err := savedConfig(f.run)
+			switch {
+			case f.run == "" || errors.Is(err, fs.ErrNotExist):
+				fetched := &fetchedForecasts{ctx: cmd.Context(), log: cfg.Log, connect: func(run string) (*watcher, error) { return f.connect(cmd, run) }}
+				cfg.Forecast = fetched.add
+				defer func() { closing = errors.Join(closing, fetched.close()) }()
+			case err != nil:
+				return err
+			default:
+				forecasts := &forecasts{cfg: saved, dir: f.run, log: cfg.Log}
+				defer forecasts.close()
+				cfg.Episodes, cfg.Forecast = filepath.Join(f.run, viewsDir), forecasts.forecast()
+			}
 			if f.run != "" {
 				cfg.Run = runName(f.run)
-				if saved, err := savedConfig(f.run); err == nil {
-					forecasts := &forecasts{cfg: saved, dir: f.run, log: cfg.Log}
-					defer forecasts.close()
-					cfg.Episodes, cfg.Forecast = filepath.Join(f.run, viewsDir), forecasts.forecast()
-				} else if !errors.Is(err, fs.ErrNotExist) {
-					return err
-				}
 			}
 			return dashboard.New(cfg).Serve(cmd.Context(), listener)
 		},
@@ -158,9 +165,10 @@ func (t *training) serveDashboard(ctx context.Context) error {
 
 // forecasts predicts with the world model of a run's newest checkpoint.
 type forecasts struct {
-	cfg protocol.Config
-	dir string
-	log hclog.Logger
+	cfg   protocol.Config
+	dir   string
+	log   hclog.Logger
+	fetch func() error // brings newer checkpoints; nil: they come by themselves
 
 	world      *world
 	looked     time.Time // for a newer checkpoint
@@ -196,6 +204,11 @@ func (f *forecasts) add(clip *view.Clip) error {
 
 // follow takes the newest checkpoint.
 func (f *forecasts) follow() error {
+	if f.fetch != nil {
+		if err := f.fetch(); err != nil {
+			return err
+		}
+	}
 	ckpt, err := learner.Latest(filepath.Join(f.dir, checkpointDir), f.log)
 	if err != nil {
 		return err

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,6 +140,97 @@ func TestTrainServesItsDashboard(t *testing.T) {
 	}
 	if code := run(t.Context(), []string{"evaluate", "--run", dir, "--view", "../one"}, &out, &errs); code != exitUsage {
 		t.Errorf("a name that leaves the folder: %d", code)
+	}
+}
+
+// A cluster's page has predictions without a run folder: the model comes from the run's checkpoint on the bus.
+func TestDashboardOfAClusterPredicts(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	bus := startNATS(ctx, t, &wg, dir)
+	for _, args := range [][]string{
+		{"learner", "--preset", "debug", "--run", filepath.Join(dir, "r"), "--steps", "0", "--duration", "0", "--set", "evaluate.every=0", "--set", "learner.checkpoint_every=20"},
+		{"replay", "--run", filepath.Join(dir, "replay", "r")}, {"actor"},
+	} {
+		wg.Go(func() {
+			var errs bytes.Buffer
+			if code := run(ctx, append(args, "--nats", bus), io.Discard, &errs); code != exitOK && ctx.Err() == nil {
+				t.Errorf("%s ended with %d: %s", args[0], code, errs.String())
+			}
+		})
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	out, in := io.Pipe()
+	wg.Go(func() {
+		if code := run(ctx, []string{"dashboard", "--nats", bus, "--listen", "127.0.0.1:0"}, in, io.Discard); code != exitOK {
+			t.Errorf("dashboard ended with %d", code)
+		}
+		in.Close()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := strings.TrimSpace(strings.TrimPrefix(line, "Dashboard: "))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	get := func(path string) io.ReadCloser {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.Body
+	}
+	actor := ""
+	waitFor(t, func() bool {
+		var state fleet.State
+		body := get("api/state")
+		defer body.Close()
+		if json.NewDecoder(body).Decode(&state) != nil {
+			return false
+		}
+		updates, number := int64(0), int64(0)
+		for _, r := range state.Runs {
+			updates = r.Updates
+			for _, p := range r.Processes {
+				if p.Actor != nil && len(p.Actor.Names) > 0 {
+					actor = p.Actor.Names[0]
+				}
+			}
+			number++
+		}
+		return actor != "" && number == 1 && updates > 40
+	})
+	body := get("api/view?run=r&actor=" + actor)
+	defer body.Close()
+	for lines, now := bufio.NewReader(body), ""; ; {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("no clip with a forecast: %v", err)
+		}
+		if n, is := strings.CutPrefix(line, "event: "); is {
+			now = strings.TrimSpace(n)
+		} else if data, is := strings.CutPrefix(line, "data: "); is && now == "clip" {
+			clip, err := view.Decode([]byte(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(clip.Forecasts) > 0 {
+				break
+			}
+		}
+	}
+	cancel()
+	wg.Wait()
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
