@@ -67,7 +67,7 @@ type results struct {
 	Limit    float64             `json:"surprise_limit"`
 }
 
-// surprise is what the audit log of the incident has of one decision.
+// surprise is what an audit log has of one decision.
 type surprise struct {
 	Cell  int     `json:"cell"`
 	At    float64 `json:"at"` // seconds from the beginning
@@ -170,17 +170,33 @@ func (o *options) compare(ctx context.Context, r *results) error {
 		r.Compared[p.name] = samples
 		fmt.Printf("%-18s %s\n", p.name, summarise(samples))
 	}
+	d.stop() // the audit log is whole
+	records, err := o.surprised("compare", time.Time{})
+	if err != nil {
+		return err
+	}
+	for _, x := range records {
+		r.Limit = max(r.Limit, margin*x.Value)
+	}
+	if r.Limit == 0 {
+		return errors.New("the audit log has no surprise: the checkpoint has no world model")
+	}
+	fmt.Printf("surprise of these jobs: at most %.3g\n", r.Limit/margin)
 	return nil
 }
 
-// incidentPlan is the plan of the incident. All that is not said is as usual, surprise's limit, too: it comes from
-// episodes in the simulator. There is one human, who approves as soon as that is possible, and time is short.
+// margin is the multiple of the largest surprise in the comparison, where all servers are well, that holds a cell in the
+// incident.
+const margin = 2
+
+// incidentPlan is the plan of the incident, given a time unit and surprise's limit. What is not said is as usual. There is
+// one human, who approves as soon as that is possible, and time is short.
 const incidentPlan = `stage: shadow
 time_unit: %v
 canary: [0.5]
 step: {after: 3s, blocks: 4}
 guards:
-  surprise: {hold: 5s}
+  surprise: {threshold: %g, hold: 5s}
   cost: {block: 25, margin: 0.25}
   deadline: {limit: 50ms}
 `
@@ -195,7 +211,7 @@ func (o *options) incide(ctx context.Context, r *results) error {
 	for _, j := range jobs[0] {
 		length += float64(j.Gap) * unit.Seconds()
 	}
-	d, err := o.dispatcher(ctx, "incident", fmt.Sprintf(incidentPlan, unit))
+	d, err := o.dispatcher(ctx, "incident", fmt.Sprintf(incidentPlan, unit, r.Limit))
 	if err != nil {
 		return err
 	}
@@ -240,19 +256,14 @@ func (o *options) incide(ctx context.Context, r *results) error {
 	if err != nil {
 		return err
 	}
-	var status dispatch.Status
-	if err := d.ask(ctx, "status", struct{}{}, &status); err != nil {
-		return err
-	}
-	r.Limit = status.Versions[0].Threshold
 	d.stop() // the log is whole
-	r.Surprise, err = o.surprised(began)
+	r.Surprise, err = o.surprised("incident", began)
 	return err
 }
 
-// surprised reads the incident's audit log.
-func (o *options) surprised(began time.Time) (list []surprise, err error) {
-	files, err := filepath.Glob(filepath.Join(o.folder, "incident", "audit-*.jsonl"))
+// surprised reads the audit log of a part.
+func (o *options) surprised(part string, began time.Time) (list []surprise, err error) {
+	files, err := filepath.Glob(filepath.Join(o.folder, part, "audit-*.jsonl"))
 	if err != nil {
 		return nil, err
 	}
