@@ -176,7 +176,7 @@ func TestStandbyEndsWithTheRun(t *testing.T) {
 	defer cancel()
 	server := startNATS(ctx, t, &wg, base)
 	learner := func(where string) *process {
-		args := []string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "3000", "--duration", "0s", "--standby"}
+		args := []string{"learner", "--nats", server, "--run", filepath.Join(base, where, "fleet"), "--steps", "700", "--duration", "0s", "--standby"}
 		return startProcess(t, append(args, tiny...)...)
 	}
 	leader := learner("first")
