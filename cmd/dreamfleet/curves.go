@@ -25,7 +25,7 @@ func newCurvesCommand() *cobra.Command {
 		Long: `Draw the evaluations of one or more runs beside the heuristics, by environment steps and by minutes
 of wall-clock time, and write what is drawn as a table. Ratios are IQMs of mean job completion times
 over LEFT's on the same jobs; runs are expected to share their evaluation seeds.`,
-		Example: `  dreamfleet curves --out docs/results/small runs/small-0 runs/small-1 runs/small-2`,
+		Example: `  dreamfleet curves --out curves runs/small-0 runs/small-1 runs/small-2`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, runs []string) error {
 			if err := os.MkdirAll(out, 0o755); err != nil {
