@@ -52,7 +52,7 @@ type Imaginer struct {
 	dlogits         []float32
 	carry           []float32
 	rollF           func(lo, hi int)
-	forwardF, backF func(lo, hi int)
+	forwardF, backF func(thread, k int)
 }
 
 // NewImaginer makes a runner for b sequences of t steps, with each rollouts of
@@ -86,7 +86,7 @@ func NewImaginer(c Config, t, b, k, h, each int, pool *Pool) *Imaginer {
 	m.packs = newJobs(pool, slices.Concat(
 		m.core.packs(&m.rssmP, false), m.policy.packs(&m.actorP, true), m.prior.packs(&m.priorP, false)))
 	m.grads = newJobs(pool, m.policy.grads(&m.cfg, m.a, &m.grad, &m.dlogits))
-	m.rollF, m.forwardF, m.backF = m.rollBlocks, m.forwardBlocks, m.backBlocks
+	m.rollF, m.forwardF, m.backF = m.rollBlocks, m.forwardBlock, m.backBlock
 	return m
 }
 
@@ -105,7 +105,7 @@ func (m *Imaginer) Forward(actor, rssm, prior []float32, post States, seq *Seque
 	m.post, m.seq, m.in = post, seq, in
 	m.roll.from = post
 	m.pool.Run(blocks(m.b, scanRows), m.rollF)
-	m.pool.Run(blocks(m.n, m.block), m.forwardF)
+	m.pool.Deal(blocks(m.n, m.block), m.forwardF)
 	copy(logits, m.a.logits)
 }
 
@@ -115,34 +115,29 @@ func (m *Imaginer) rollBlocks(from, to int) {
 		return
 	}
 	c, g := &m.cfg, m.cfg.PolicyUnits
-	for k := from; k < to; k++ {
-		lo, hi := k*scanRows, min((k+1)*scanRows, m.b)
-		for t := range m.t {
-			s, e := t*m.b+lo, t*m.b+hi
-			before := m.roll.state[s*g : e*g]
-			if t == 0 {
-				copy(before, m.in.PolicyStart[lo*g:hi*g])
-			} else {
-				copy(before, m.roll.next[(s-m.b)*g:(e-m.b)*g])
-			}
-			for r := s; r < e; r++ {
-				if m.seq.First[r] {
-					clear(m.roll.state[r*g : (r+1)*g])
-				}
-			}
-			m.policy.recur(c, m.roll, s, e)
+	lo, hi := from*scanRows, min(to*scanRows, m.b)
+	for t := range m.t {
+		s, e := t*m.b+lo, t*m.b+hi
+		before := m.roll.state[s*g : e*g]
+		if t == 0 {
+			copy(before, m.in.PolicyStart[lo*g:hi*g])
+		} else {
+			copy(before, m.roll.next[(s-m.b)*g:(e-m.b)*g])
 		}
+		for r := s; r < e; r++ {
+			if m.seq.First[r] {
+				clear(m.roll.state[r*g : (r+1)*g])
+			}
+		}
+		m.policy.recur(c, m.roll, s, e)
 	}
 }
 
-func (m *Imaginer) forwardBlocks(from, to int) {
-	at := m.pool.Part(from, blocks(m.n, m.block)) * m.block
-	for k := from; k < to; k++ {
-		lo, hi := k*m.block, min((k+1)*m.block, m.n)
-		m.begin(lo, hi)
-		for t := range m.h {
-			m.step(t, lo, hi, at)
-		}
+func (m *Imaginer) forwardBlock(thread, k int) {
+	lo, hi := k*m.block, min((k+1)*m.block, m.n)
+	m.begin(lo, hi)
+	for t := range m.h {
+		m.step(t, lo, hi, thread*m.block)
 	}
 }
 
@@ -210,21 +205,18 @@ func (m *Imaginer) Backward(dlogits, grad []float32) {
 	for _, h := range m.a.head {
 		clear(h.dscale)
 	}
-	m.pool.Run(blocks(m.n, m.block), m.backF)
+	m.pool.Deal(blocks(m.n, m.block), m.backF)
 	m.grad = grad
 	m.grads.run()
 }
 
-func (m *Imaginer) backBlocks(from, to int) {
+func (m *Imaginer) backBlock(thread, k int) {
 	g, a := m.cfg.PolicyState(), m.cfg.Actions
-	at := m.pool.Part(from, blocks(m.n, m.block)) * m.block
-	for k := from; k < to; k++ {
-		lo, hi := k*m.block, min((k+1)*m.block, m.n)
-		carry := m.carry[lo*g : hi*g]
-		clear(carry)
-		for t := m.h - 1; t >= 0; t-- {
-			s, e := t*m.n+lo, t*m.n+hi
-			m.policy.back(&m.cfg, m.a, m.dlogits[s*a:e*a], carry, s, e, k, at)
-		}
+	lo, hi := k*m.block, min((k+1)*m.block, m.n)
+	carry := m.carry[lo*g : hi*g]
+	clear(carry)
+	for t := m.h - 1; t >= 0; t-- {
+		s, e := t*m.n+lo, t*m.n+hi
+		m.policy.back(&m.cfg, m.a, m.dlogits[s*a:e*a], carry, s, e, k, thread*m.block)
 	}
 }

@@ -58,7 +58,7 @@ type MLP struct {
 	input           Input
 	out, grad       []float32
 	dx, dz          []float32
-	forwardF, backF func(lo, hi int)
+	forwardF, backF func(thread, b int)
 	dyScratch       []float32
 }
 
@@ -103,7 +103,7 @@ func newRunner(c Config, net *mlp, rows int, pool *Pool, train bool) *MLP {
 	}
 	m.packs = newJobs(pool, m.net.packs(&m.params, train))
 	m.grads = newJobs(pool, m.gradJobs())
-	m.forwardF, m.backF = m.forwardBlocks, m.backBlocks
+	m.forwardF, m.backF = m.forwardBlock, m.backBlock
 	return m
 }
 
@@ -119,36 +119,33 @@ func (m *MLP) OutLen() int {
 func (m *MLP) Forward(params []float32, in Input, out []float32) {
 	m.params, m.input, m.out = params, in, out
 	m.packs.run()
-	m.pool.Run(blocks(m.rows, m.block), m.forwardF)
+	m.pool.Deal(blocks(m.rows, m.block), m.forwardF)
 }
 
-func (m *MLP) forwardBlocks(from, to int) {
-	part := m.pool.Part(from, blocks(m.rows, m.block))
-	for b := from; b < to; b++ {
-		lo, hi := b*m.block, min((b+1)*m.block, m.rows)
-		at, end := lo, hi // of the activations
-		if !m.train {
-			at, end = part*m.block, part*m.block+hi-lo
-		}
-		for i, l := range m.net.hidden {
-			c := m.caches[i]
-			pre := c.preRows(at, end)
-			if i == 0 {
-				m.first(l, pre, lo, hi)
-			} else {
-				l.start(0, pre, m.caches[i-1].yRows(at, end), l.parts[0].in)
-			}
-			l.activate(c, at, end)
-		}
-		last := m.caches[len(m.caches)-1].yRows(at, end)
-		n := m.OutLen()
-		if m.net.out == nil {
-			copy(m.out[lo*n:hi*n], last)
-			continue
-		}
-		out := m.out[lo*n : hi*n]
-		m.net.out.start(0, out, last, m.net.out.parts[0].in)
+func (m *MLP) forwardBlock(thread, b int) {
+	lo, hi := b*m.block, min((b+1)*m.block, m.rows)
+	at, end := lo, hi // of the activations
+	if !m.train {
+		at, end = thread*m.block, thread*m.block+hi-lo
 	}
+	for i, l := range m.net.hidden {
+		c := m.caches[i]
+		pre := c.preRows(at, end)
+		if i == 0 {
+			m.first(l, pre, lo, hi)
+		} else {
+			l.start(0, pre, m.caches[i-1].yRows(at, end), l.parts[0].in)
+		}
+		l.activate(c, at, end)
+	}
+	last := m.caches[len(m.caches)-1].yRows(at, end)
+	n := m.OutLen()
+	out := m.out[lo*n : hi*n]
+	if m.net.out == nil {
+		copy(out, last)
+		return
+	}
+	m.net.out.start(0, out, last, m.net.out.parts[0].in)
 }
 
 func (m *MLP) first(l *layer, pre []float32, lo, hi int) {
@@ -177,7 +174,7 @@ func (m *MLP) Backward(dout, grad, dx, dz []float32) {
 	for _, c := range m.caches {
 		clear(c.dscale)
 	}
-	m.pool.Run(blocks(m.rows, m.block), m.backF)
+	m.pool.Deal(blocks(m.rows, m.block), m.backF)
 
 	m.grad = grad
 	m.grads.run()
@@ -220,36 +217,34 @@ func (m *MLP) gradJobs() []func() {
 	return list
 }
 
-func (m *MLP) backBlocks(from, to int) {
+func (m *MLP) backBlock(thread, b int) {
 	n := m.OutLen()
-	at := m.pool.Part(from, blocks(m.rows, m.block)) * m.block
-	for b := from; b < to; b++ {
-		lo, hi := b*m.block, min((b+1)*m.block, m.rows)
-		end := at + hi - lo // of the scratch
-		dout := m.dout[lo*n : hi*n]
-		w := m.caches[len(m.caches)-1].n
-		dy := m.dyScratch[at*w : end*w]
-		if m.net.out != nil {
-			m.net.out.denseBack(0, dy, w, dout, false)
-		} else {
-			copy(dy, dout)
+	lo, hi := b*m.block, min((b+1)*m.block, m.rows)
+	at := thread * m.block // of the scratch
+	end := at + hi - lo
+	dout := m.dout[lo*n : hi*n]
+	w := m.caches[len(m.caches)-1].n
+	dy := m.dyScratch[at*w : end*w]
+	if m.net.out != nil {
+		m.net.out.denseBack(0, dy, w, dout, false)
+	} else {
+		copy(dy, dout)
+	}
+	for i := len(m.net.hidden) - 1; i >= 0; i-- {
+		l := m.net.hidden[i]
+		dpre := l.activateBack(m.caches[i], dy, lo, hi, b)
+		w := l.parts[0].in
+		if i > 0 {
+			dy = m.dyScratch[at*w : end*w]
+			l.denseBack(0, dy, w, dpre, false)
+			continue
 		}
-		for i := len(m.net.hidden) - 1; i >= 0; i-- {
-			l := m.net.hidden[i]
-			dpre := l.activateBack(m.caches[i], dy, lo, hi, b)
-			w := l.parts[0].in
-			if i > 0 {
-				dy = m.dyScratch[at*w : end*w]
-				l.denseBack(0, dy, w, dpre, false)
-				continue
-			}
-			if m.dx != nil {
-				l.denseBack(0, m.dx[lo*w:hi*w], w, dpre, true)
-			}
-			if m.dz != nil && len(l.parts) > 1 {
-				w := l.parts[1].in
-				l.denseBack(1, m.dz[lo*w:hi*w], w, dpre, true)
-			}
+		if m.dx != nil {
+			l.denseBack(0, m.dx[lo*w:hi*w], w, dpre, true)
+		}
+		if m.dz != nil && len(l.parts) > 1 {
+			w := l.parts[1].in
+			l.denseBack(1, m.dz[lo*w:hi*w], w, dpre, true)
 		}
 	}
 }

@@ -31,8 +31,8 @@ type Optimizer struct {
 	grads  [][]float32
 
 	c1, c2  float32
-	normF   func(lo, hi int)
-	updateF func(lo, hi int)
+	normF   func(thread, i int)
+	updateF func(thread, i int)
 }
 
 // chunk is a part of a tensor: its values in Params.Data, and where the gradient
@@ -80,7 +80,7 @@ func NewOptimizer(p *Params, clip float64, pool *Pool) *Optimizer {
 // that is not finite.
 func (o *Optimizer) Update(grads [][]float32, rate func(module string) float64) float64 {
 	o.grads = grads
-	o.pool.Run(len(o.chunks), o.normF)
+	o.pool.Deal(len(o.chunks), o.normF)
 
 	clear(o.sum2)
 	g2, p2 := o.sum2[:len(o.scale)], o.sum2[len(o.scale):]
@@ -112,7 +112,7 @@ func (o *Optimizer) Update(grads [][]float32, rate func(module string) float64) 
 	o.Step++
 	o.c1 = float32(1 - math.Pow(beta1, float64(o.Step)))
 	o.c2 = float32(1 - math.Pow(beta2, float64(o.Step)))
-	o.pool.Run(len(o.chunks), o.updateF)
+	o.pool.Deal(len(o.chunks), o.updateF)
 	return math.Sqrt(total)
 }
 
@@ -141,19 +141,16 @@ func (o *Optimizer) Tensors() []Tensor {
 	return all
 }
 
-func (o *Optimizer) norms(from, to int) {
-	for i := from; i < to; i++ {
-		c := o.chunks[i]
-		o.norm2[2*i] = float64(kernel.SumSquares(o.grad(c)))
-		o.norm2[2*i+1] = float64(kernel.SumSquares(o.params.Data[c.lo:c.hi]))
-	}
+func (o *Optimizer) norms(_, i int) {
+	c := o.chunks[i]
+	o.norm2[2*i] = float64(kernel.SumSquares(o.grad(c)))
+	o.norm2[2*i+1] = float64(kernel.SumSquares(o.params.Data[c.lo:c.hi]))
 }
 
-func (o *Optimizer) update(from, to int) {
-	for _, c := range o.chunks[from:to] {
-		kernel.LaProp(o.params.Data[c.lo:c.hi], o.M[c.lo:c.hi], o.V[c.lo:c.hi], o.grad(c),
-			o.lr[c.tensor], beta1, beta2, o.c1, o.c2, optimizerEps, o.scale[c.tensor])
-	}
+func (o *Optimizer) update(_, i int) {
+	c := o.chunks[i]
+	kernel.LaProp(o.params.Data[c.lo:c.hi], o.M[c.lo:c.hi], o.V[c.lo:c.hi], o.grad(c),
+		o.lr[c.tensor], beta1, beta2, o.c1, o.c2, optimizerEps, o.scale[c.tensor])
 }
 
 // Average moves slow towards fast: slow += rate·(fast - slow).

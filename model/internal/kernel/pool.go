@@ -1,6 +1,9 @@
 package kernel
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Pool is a fixed set of threads, the caller's among them, that share the work of one operation. One
 // goroutine at a time may use it.
@@ -9,6 +12,12 @@ type Pool struct {
 	workers []*worker
 	done    countdown
 	exited  sync.WaitGroup
+
+	// The running Deal.
+	next  atomic.Int64
+	n     int
+	f     func(thread, i int)
+	dealF func(thread, _ int)
 }
 
 type part struct {
@@ -19,6 +28,7 @@ type part struct {
 // NewPool starts threads-1 goroutines, which live until Close.
 func NewPool(threads int) *Pool {
 	p := &Pool{threads: max(threads, 1), done: countdown{wake: make(chan struct{}, 1)}}
+	p.dealF = p.deal
 	for range p.threads - 1 {
 		w := &worker{wake: make(chan struct{}, 1)}
 		p.workers = append(p.workers, w)
@@ -54,9 +64,22 @@ func (p *Pool) Run(n int, f func(lo, hi int)) {
 	p.done.wait()
 }
 
-// Part tells the calls that Run(n, f) makes apart: it numbers the one that got lo from 0 to
-// Threads()-1, for memory that a call needs to itself.
-func (p *Pool) Part(lo, n int) int {
-	parts := min(p.threads, n)
-	return (lo*parts + n - 1) / n // Run's part i begins at i*n/parts, rounded down
+// Deal calls f for each i in [0, n), in their order, on whichever thread is free, and returns when all
+// calls have returned. A thread that the machine holds up is given fewer. The thread's number, from 0 to
+// Threads()-1, is for memory that a call needs to itself. Deal allocates nothing when f is a value made
+// beforehand.
+func (p *Pool) Deal(n int, f func(thread, i int)) {
+	p.next.Store(0)
+	p.n, p.f = n, f
+	p.Run(min(p.threads, n), p.dealF)
+}
+
+func (p *Pool) deal(thread, _ int) {
+	for {
+		i := int(p.next.Add(1)) - 1
+		if i >= p.n {
+			return
+		}
+		p.f(thread, i)
+	}
 }

@@ -16,11 +16,7 @@ func TestPoolRun(t *testing.T) {
 		for _, n := range []int{0, 1, 2, 3, 7, 8, 100} {
 			seen := make([]atomic.Int32, n)
 			var calls atomic.Int32
-			parts := make([]atomic.Int32, p.Threads())
 			p.Run(n, func(lo, hi int) {
-				if parts[p.Part(lo, n)].Add(1) > 1 {
-					t.Errorf("%d threads: the part from %d of %d has another's number", threads, lo, n)
-				}
 				calls.Add(1)
 				for i := lo; i < hi; i++ {
 					seen[i].Add(1)
@@ -33,6 +29,28 @@ func TestPoolRun(t *testing.T) {
 			}
 			if v := int(calls.Load()); v != min(n, max(threads, 1)) {
 				t.Errorf("%d threads share %d in %d parts", threads, n, v)
+			}
+		}
+	}
+}
+
+func TestPoolDeal(t *testing.T) {
+	for _, threads := range []int{1, 2, 3, 8} {
+		p := NewPool(threads)
+		defer p.Close()
+		for _, n := range []int{0, 1, 2, 7, 100} {
+			seen, busy := make([]atomic.Int32, n), make([]atomic.Int32, threads)
+			p.Deal(n, func(thread, i int) {
+				if busy[thread].Add(1) > 1 {
+					t.Errorf("%d threads: two calls at once have number %d", threads, thread)
+				}
+				seen[i].Add(1)
+				busy[thread].Add(-1)
+			})
+			for i := range seen {
+				if v := seen[i].Load(); v != 1 {
+					t.Errorf("%d threads: %d of %d was visited %d times", threads, i, n, v)
+				}
 			}
 		}
 	}
@@ -77,6 +95,7 @@ func TestNoAllocation(t *testing.T) {
 			"GemmPacked":  func() { GemmPacked(m, a, k, &w, c, n, false) },
 			"ScatterRows": func() { ScatterRows(b, n, 13, idx, m, 3, c, n) },
 			"Pool.Run":    func() { p.Run(10, nothing) },
+			"Pool.Deal":   func() { p.Deal(10, nothing) },
 			"GatherRows":  func() { GatherRows(c, n, idx, m, 3, b, n, 13) },
 			"Softmax":     func() { Softmax(c, c, m, n) },
 		} {
