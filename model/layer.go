@@ -189,12 +189,16 @@ func (l *layer) activate(c *cache, lo, hi int) {
 }
 
 // activateBack replaces pre in rows [lo, hi) by its gradient, given that of y,
-// returns it, and adds to the scale gradient of the given block. dy is used as
-// scratch.
+// returns it, and adds to the scale gradients of their blocks, the first of which
+// is given. dy is used as scratch.
 func (l *layer) activateBack(c *cache, dy []float32, lo, hi, block int) (dpre []float32) {
 	pre := c.preRows(lo, hi)
-	kernel.RMSNormSiLUBackward(dy, c.dscale[block*c.n:(block+1)*c.n], dy, pre, c.inv[lo:hi], l.scale.of(l.params), hi-lo, c.n)
-	copy(pre, dy)
+	for at := lo; at < hi; block++ {
+		end := min(at+c.rowBlock, hi)
+		kernel.RMSNormSiLUBackward(c.preRows(at, end), c.dscale[block*c.n:(block+1)*c.n], dy[(at-lo)*c.n:(end-lo)*c.n],
+			c.inv[at:end], l.scale.of(l.params), end-at, c.n)
+		at = end
+	}
 	return pre
 }
 

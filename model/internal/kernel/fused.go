@@ -20,13 +20,12 @@ func RMSNormSiLU(y, inv, x, scale []float32, rows, n int) {
 	}
 }
 
-// RMSNormSiLUBackward sets dx to the gradient of RMSNormSiLU's x and adds that of its scale to
-// dscale, row by row in their order, given dy and the x and inv of the forward step. dx may be dy but
-// not x.
-func RMSNormSiLUBackward(dx, dscale, dy, x, inv, scale []float32, rows, n int) {
+// RMSNormSiLUBackward replaces RMSNormSiLU's x by its gradient and adds that of its scale to dscale,
+// row by row in their order, given dy, which it overwrites, and the inv of the forward step.
+func RMSNormSiLUBackward(x, dscale, dy, inv, scale []float32, rows, n int) {
 	dscale, scale = dscale[:n], scale[:n]
 	for r := range rows {
-		use.rmsNormSiLUBackward(dx[r*n:][:n], dscale, dy[r*n:][:n], x[r*n:][:n], scale, inv[r])
+		use.rmsNormSiLUBackward(x[r*n:][:n], dscale, dy[r*n:][:n], scale, inv[r])
 	}
 }
 

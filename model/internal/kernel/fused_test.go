@@ -61,11 +61,11 @@ func TestRMSNormSiLU(t *testing.T) {
 				}
 			}
 			what := fmt.Sprintf("width %d", n)
-			y, inv, dx := make([]float32, rows*n), make([]float32, rows), clone(dy)
+			y, inv, dx := make([]float32, rows*n), make([]float32, rows), clone(x)
 			RMSNormSiLU(y, inv, x, scale, rows, n)
 			near(t, what+" y", y, to32(wantY), agree)
 			near(t, what+" inv", inv, to32(wantInv), agree)
-			RMSNormSiLUBackward(dx, dscale, dx, x, inv, scale, rows, n)
+			RMSNormSiLUBackward(dx, dscale, dy, inv, scale, rows, n)
 			near(t, what+" dscale", dscale, to32(wantDscale), agree)
 			if n > 1 { // of one value the gradient is all but cancelled
 				near(t, what+" dx", dx, to32(wantDx), agree)

@@ -308,6 +308,15 @@ func packTile16AVX2(k int, rows int, dst *float32, a *float32, lda int)
 //go:noescape
 func transpose16AVX2(n int, dst *float32, b *float32, ldb int)
 
+// gather128AVX512 is
+//
+//	for r, j, i := range rows, s, 128 {
+//		dst[r*ld+i] += w[(j*classes+idx[r*s+j])*n+i]
+//	}
+//
+//go:noescape
+func gather128AVX512(dst *float32, ld int, idx *int32, rows int, s int, w *float32, n int, classes int)
+
 // gather64AVX2 is
 //
 //	for r, j, i := range rows, s, 64 {
@@ -472,15 +481,15 @@ func rmsNormSiLUAVX2(y []float32, x []float32, scale []float32, eps float32) (in
 //		s := sigmoid(h)
 //		dh := dy[i] * s * (1 + h*(1-s))
 //		dscale[i] += dh * norm
-//		dx[i] = dh * scale[i]
-//		mean += dx[i] * norm / n
+//		dy[i] = dh * scale[i]
+//		mean += dy[i] * norm / n
 //	}
 //	for i := range x {
-//		dx[i] = inv * (dx[i] - x[i]*inv*mean)
+//		x[i] = inv * (dy[i] - x[i]*inv*mean)
 //	}
 //
 //go:noescape
-func rmsNormSiLUBackwardAVX2(dx []float32, dscale []float32, dy []float32, x []float32, scale []float32, inv float32)
+func rmsNormSiLUBackwardAVX2(x []float32, dscale []float32, dy []float32, scale []float32, inv float32)
 
 // softmaxAVX2 is, for each row of n values,
 //
@@ -720,15 +729,15 @@ func rmsNormSiLUAVX512(y []float32, x []float32, scale []float32, eps float32) (
 //		s := sigmoid(h)
 //		dh := dy[i] * s * (1 + h*(1-s))
 //		dscale[i] += dh * norm
-//		dx[i] = dh * scale[i]
-//		mean += dx[i] * norm / n
+//		dy[i] = dh * scale[i]
+//		mean += dy[i] * norm / n
 //	}
 //	for i := range x {
-//		dx[i] = inv * (dx[i] - x[i]*inv*mean)
+//		x[i] = inv * (dy[i] - x[i]*inv*mean)
 //	}
 //
 //go:noescape
-func rmsNormSiLUBackwardAVX512(dx []float32, dscale []float32, dy []float32, x []float32, scale []float32, inv float32)
+func rmsNormSiLUBackwardAVX512(x []float32, dscale []float32, dy []float32, scale []float32, inv float32)
 
 // softmaxAVX512 is, for each row of n values,
 //

@@ -25304,6 +25304,71 @@ done:
 	VZEROUPPER
 	RET
 
+// func gather128AVX512(dst *float32, ld int, idx *int32, rows int, s int, w *float32, n int, classes int)
+// Requires: AVX, AVX512F
+TEXT ·gather128AVX512(SB), NOSPLIT, $0-64
+	MOVQ  dst+0(FP), AX
+	MOVQ  ld+8(FP), CX
+	SHLQ  $0x02, CX
+	MOVQ  idx+16(FP), DX
+	MOVQ  rows+24(FP), BX
+	MOVQ  s+32(FP), SI
+	MOVQ  w+40(FP), DI
+	MOVQ  n+48(FP), R8
+	SHLQ  $0x02, R8
+	MOVQ  classes+56(FP), R9
+	IMULQ R8, R9
+	TESTQ BX, BX
+	JZ    done
+
+row:
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	MOVQ    DI, R10
+	MOVQ    SI, R11
+	TESTQ   R11, R11
+	JZ      end
+
+select:
+	MOVLQSX (DX), R12
+	IMULQ   R8, R12
+	ADDQ    R10, R12
+	VADDPS  (R12), Z0, Z0
+	VADDPS  64(R12), Z1, Z1
+	VADDPS  128(R12), Z2, Z2
+	VADDPS  192(R12), Z3, Z3
+	VADDPS  256(R12), Z4, Z4
+	VADDPS  320(R12), Z5, Z5
+	VADDPS  384(R12), Z6, Z6
+	VADDPS  448(R12), Z7, Z7
+	ADDQ    $0x04, DX
+	ADDQ    R9, R10
+	DECQ    R11
+	JNZ     select
+
+end:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VMOVUPS Z4, 256(AX)
+	VMOVUPS Z5, 320(AX)
+	VMOVUPS Z6, 384(AX)
+	VMOVUPS Z7, 448(AX)
+	ADDQ    CX, AX
+	DECQ    BX
+	JNZ     row
+
+done:
+	VZEROUPPER
+	RET
+
 // func gather64AVX2(dst *float32, ld int, idx *int32, rows int, s int, w *float32, n int, classes int)
 // Requires: AVX
 TEXT ·gather64AVX2(SB), NOSPLIT, $0-64
@@ -27563,29 +27628,28 @@ done722:
 	VZEROUPPER
 	RET
 
-// func rmsNormSiLUBackwardAVX2(dx []float32, dscale []float32, dy []float32, x []float32, scale []float32, inv float32)
+// func rmsNormSiLUBackwardAVX2(x []float32, dscale []float32, dy []float32, scale []float32, inv float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·rmsNormSiLUBackwardAVX2(SB), NOSPLIT, $0-124
-	MOVQ         dx_base+0(FP), AX
+TEXT ·rmsNormSiLUBackwardAVX2(SB), NOSPLIT, $0-100
+	MOVQ         x_base+0(FP), AX
 	MOVQ         dscale_base+24(FP), CX
 	MOVQ         dy_base+48(FP), DX
-	MOVQ         x_base+72(FP), BX
-	MOVQ         scale_base+96(FP), SI
-	MOVQ         x_len+80(FP), DI
-	VBROADCASTSS inv+120(FP), Y0
+	MOVQ         scale_base+72(FP), BX
+	MOVQ         x_len+8(FP), SI
+	VBROADCASTSS inv+96(FP), Y0
 	VPXOR        Y1, Y1, Y1
-	XORQ         R8, R8
-	MOVQ         DI, R9
-	SUBQ         $0x10, R9
+	XORQ         DI, DI
+	MOVQ         SI, R8
+	SUBQ         $0x10, R8
 	JLT          single724
 
 pair723:
-	VMOVUPS      (BX)(R8*4), Y2
-	VMOVUPS      32(BX)(R8*4), Y3
+	VMOVUPS      (AX)(DI*4), Y2
+	VMOVUPS      32(AX)(DI*4), Y3
 	VMULPS       Y2, Y0, Y2
 	VMULPS       Y3, Y0, Y4
-	VMOVUPS      (SI)(R8*4), Y3
-	VMOVUPS      32(SI)(R8*4), Y5
+	VMOVUPS      (BX)(DI*4), Y3
+	VMOVUPS      32(BX)(DI*4), Y5
 	VMULPS       Y3, Y2, Y2
 	VMULPS       Y5, Y4, Y4
 	VPXOR        x80000000<>+0(SB), Y2, Y3
@@ -27652,41 +27716,41 @@ pair723:
 	VFMADD213PS  x3f800000<>+0(SB), Y4, Y7
 	VMULPS       Y3, Y6, Y6
 	VMULPS       Y5, Y7, Y7
-	VMOVUPS      (DX)(R8*4), Y2
-	VMOVUPS      32(DX)(R8*4), Y3
+	VMOVUPS      (DX)(DI*4), Y2
+	VMOVUPS      32(DX)(DI*4), Y3
 	VMULPS       Y2, Y6, Y6
 	VMULPS       Y3, Y7, Y7
-	VMOVUPS      (BX)(R8*4), Y2
-	VMOVUPS      32(BX)(R8*4), Y3
+	VMOVUPS      (AX)(DI*4), Y2
+	VMOVUPS      32(AX)(DI*4), Y3
 	VMULPS       Y2, Y0, Y2
 	VMULPS       Y3, Y0, Y4
-	VMOVUPS      (CX)(R8*4), Y3
-	VMOVUPS      32(CX)(R8*4), Y5
+	VMOVUPS      (CX)(DI*4), Y3
+	VMOVUPS      32(CX)(DI*4), Y5
 	VFMADD231PS  Y6, Y2, Y3
 	VFMADD231PS  Y7, Y4, Y5
-	VMOVUPS      Y3, (CX)(R8*4)
-	VMOVUPS      Y5, 32(CX)(R8*4)
-	VMOVUPS      (SI)(R8*4), Y3
-	VMOVUPS      32(SI)(R8*4), Y5
+	VMOVUPS      Y3, (CX)(DI*4)
+	VMOVUPS      Y5, 32(CX)(DI*4)
+	VMOVUPS      (BX)(DI*4), Y3
+	VMOVUPS      32(BX)(DI*4), Y5
 	VMULPS       Y3, Y6, Y6
 	VMULPS       Y5, Y7, Y7
 	VFMADD231PS  Y6, Y2, Y1
 	VFMADD231PS  Y7, Y4, Y1
-	VMOVUPS      Y6, (AX)(R8*4)
-	VMOVUPS      Y7, 32(AX)(R8*4)
-	ADDQ         $0x10, R8
-	SUBQ         $0x10, R9
+	VMOVUPS      Y6, (DX)(DI*4)
+	VMOVUPS      Y7, 32(DX)(DI*4)
+	ADDQ         $0x10, DI
+	SUBQ         $0x10, R8
 	JGE          pair723
 
 single724:
-	ADDQ $0x10, R9
-	SUBQ $0x08, R9
+	ADDQ $0x10, R8
+	SUBQ $0x08, R8
 	JLT  rest726
 
 loop725:
-	VMOVUPS      (BX)(R8*4), Y2
+	VMOVUPS      (AX)(DI*4), Y2
 	VMULPS       Y2, Y0, Y2
-	VMOVUPS      (SI)(R8*4), Y3
+	VMOVUPS      (BX)(DI*4), Y3
 	VMULPS       Y3, Y2, Y2
 	VPXOR        x80000000<>+0(SB), Y2, Y3
 	VMOVUPS      x42b20000<>+0(SB), Y4
@@ -27720,30 +27784,30 @@ loop725:
 	VSUBPS       Y3, Y4, Y4
 	VFMADD213PS  x3f800000<>+0(SB), Y2, Y4
 	VMULPS       Y3, Y4, Y4
-	VMOVUPS      (DX)(R8*4), Y2
+	VMOVUPS      (DX)(DI*4), Y2
 	VMULPS       Y2, Y4, Y4
-	VMOVUPS      (BX)(R8*4), Y2
+	VMOVUPS      (AX)(DI*4), Y2
 	VMULPS       Y2, Y0, Y2
-	VMOVUPS      (CX)(R8*4), Y3
+	VMOVUPS      (CX)(DI*4), Y3
 	VFMADD231PS  Y4, Y2, Y3
-	VMOVUPS      Y3, (CX)(R8*4)
-	VMOVUPS      (SI)(R8*4), Y3
+	VMOVUPS      Y3, (CX)(DI*4)
+	VMOVUPS      (BX)(DI*4), Y3
 	VMULPS       Y3, Y4, Y4
 	VFMADD231PS  Y4, Y2, Y1
-	VMOVUPS      Y4, (AX)(R8*4)
-	ADDQ         $0x08, R8
-	SUBQ         $0x08, R9
+	VMOVUPS      Y4, (DX)(DI*4)
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, R8
 	JGE          loop725
 
 rest726:
-	ADDQ         $0x08, R9
+	ADDQ         $0x08, R8
 	JLE          done727
-	LEAQ         tail<>+0(SB), R10
-	NEGQ         R9
-	VMOVUPS      32(R10)(R9*4), Y2
-	VMASKMOVPS   (BX)(R8*4), Y2, Y3
+	LEAQ         tail<>+0(SB), R9
+	NEGQ         R8
+	VMOVUPS      32(R9)(R8*4), Y2
+	VMASKMOVPS   (AX)(DI*4), Y2, Y3
 	VMULPS       Y3, Y0, Y3
-	VMASKMOVPS   (SI)(R8*4), Y2, Y4
+	VMASKMOVPS   (BX)(DI*4), Y2, Y4
 	VMULPS       Y4, Y3, Y3
 	VPXOR        x80000000<>+0(SB), Y3, Y4
 	VMOVUPS      x42b20000<>+0(SB), Y5
@@ -27777,17 +27841,17 @@ rest726:
 	VSUBPS       Y4, Y5, Y5
 	VFMADD213PS  x3f800000<>+0(SB), Y3, Y5
 	VMULPS       Y4, Y5, Y5
-	VMASKMOVPS   (DX)(R8*4), Y2, Y3
+	VMASKMOVPS   (DX)(DI*4), Y2, Y3
 	VMULPS       Y3, Y5, Y5
-	VMASKMOVPS   (BX)(R8*4), Y2, Y3
+	VMASKMOVPS   (AX)(DI*4), Y2, Y3
 	VMULPS       Y3, Y0, Y3
-	VMASKMOVPS   (CX)(R8*4), Y2, Y4
+	VMASKMOVPS   (CX)(DI*4), Y2, Y4
 	VFMADD231PS  Y5, Y3, Y4
-	VMASKMOVPS   Y4, Y2, (CX)(R8*4)
-	VMASKMOVPS   (SI)(R8*4), Y2, Y4
+	VMASKMOVPS   Y4, Y2, (CX)(DI*4)
+	VMASKMOVPS   (BX)(DI*4), Y2, Y4
 	VMULPS       Y4, Y5, Y5
 	VFMADD231PS  Y5, Y3, Y1
-	VMASKMOVPS   Y5, Y2, (AX)(R8*4)
+	VMASKMOVPS   Y5, Y2, (DX)(DI*4)
 
 done727:
 	VEXTRACTF128 $0x01, Y1, X2
@@ -27797,33 +27861,33 @@ done727:
 	VPERMILPS    $0xb1, X1, X2
 	VADDPS       X2, X1, X1
 	VXORPS       X2, X2, X2
-	VCVTSI2SSQ   DI, X2, X2
+	VCVTSI2SSQ   SI, X2, X2
 	VDIVSS       X2, X1, X1
 	VBROADCASTSS X1, Y1
 	VMULPS       Y0, Y1, Y1
 	XORQ         CX, CX
-	MOVQ         DI, DX
-	SUBQ         $0x08, DX
+	MOVQ         SI, BX
+	SUBQ         $0x08, BX
 	JLT          rest729
 
 loop728:
-	VMOVUPS      (AX)(CX*4), Y2
-	VMOVUPS      (BX)(CX*4), Y3
+	VMOVUPS      (DX)(CX*4), Y2
+	VMOVUPS      (AX)(CX*4), Y3
 	VFNMADD231PS Y3, Y1, Y2
 	VMULPS       Y0, Y2, Y2
 	VMOVUPS      Y2, (AX)(CX*4)
 	ADDQ         $0x08, CX
-	SUBQ         $0x08, DX
+	SUBQ         $0x08, BX
 	JGE          loop728
 
 rest729:
-	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
 	JLE          done730
 	LEAQ         tail<>+0(SB), SI
-	NEGQ         DX
-	VMOVUPS      32(SI)(DX*4), Y2
-	VMASKMOVPS   (AX)(CX*4), Y2, Y3
-	VMASKMOVPS   (BX)(CX*4), Y2, Y4
+	NEGQ         BX
+	VMOVUPS      32(SI)(BX*4), Y2
+	VMASKMOVPS   (DX)(CX*4), Y2, Y3
+	VMASKMOVPS   (AX)(CX*4), Y2, Y4
 	VFNMADD231PS Y4, Y1, Y3
 	VMULPS       Y0, Y3, Y3
 	VMASKMOVPS   Y3, Y2, (AX)(CX*4)
@@ -30996,29 +31060,28 @@ done837:
 	VZEROUPPER
 	RET
 
-// func rmsNormSiLUBackwardAVX512(dx []float32, dscale []float32, dy []float32, x []float32, scale []float32, inv float32)
+// func rmsNormSiLUBackwardAVX512(x []float32, dscale []float32, dy []float32, scale []float32, inv float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·rmsNormSiLUBackwardAVX512(SB), NOSPLIT, $0-124
-	MOVQ         dx_base+0(FP), AX
+TEXT ·rmsNormSiLUBackwardAVX512(SB), NOSPLIT, $0-100
+	MOVQ         x_base+0(FP), AX
 	MOVQ         dscale_base+24(FP), CX
 	MOVQ         dy_base+48(FP), DX
-	MOVQ         x_base+72(FP), BX
-	MOVQ         scale_base+96(FP), SI
-	MOVQ         x_len+80(FP), DI
-	VBROADCASTSS inv+120(FP), Z0
+	MOVQ         scale_base+72(FP), BX
+	MOVQ         x_len+8(FP), SI
+	VBROADCASTSS inv+96(FP), Z0
 	VPXORD       Z1, Z1, Z1
-	XORQ         R8, R8
-	MOVQ         DI, R9
-	SUBQ         $0x20, R9
+	XORQ         DI, DI
+	MOVQ         SI, R8
+	SUBQ         $0x20, R8
 	JLT          single839
 
 pair838:
-	VMOVUPS      (BX)(R8*4), Z2
-	VMOVUPS      64(BX)(R8*4), Z3
+	VMOVUPS      (AX)(DI*4), Z2
+	VMOVUPS      64(AX)(DI*4), Z3
 	VMULPS       Z2, Z0, Z2
 	VMULPS       Z3, Z0, Z4
-	VMOVUPS      (SI)(R8*4), Z3
-	VMOVUPS      64(SI)(R8*4), Z5
+	VMOVUPS      (BX)(DI*4), Z3
+	VMOVUPS      64(BX)(DI*4), Z5
 	VMULPS       Z3, Z2, Z2
 	VMULPS       Z5, Z4, Z4
 	VPXORD       x80000000<>+0(SB), Z2, Z3
@@ -31085,41 +31148,41 @@ pair838:
 	VFMADD213PS  x3f800000<>+0(SB), Z4, Z7
 	VMULPS       Z3, Z6, Z6
 	VMULPS       Z5, Z7, Z7
-	VMOVUPS      (DX)(R8*4), Z2
-	VMOVUPS      64(DX)(R8*4), Z3
+	VMOVUPS      (DX)(DI*4), Z2
+	VMOVUPS      64(DX)(DI*4), Z3
 	VMULPS       Z2, Z6, Z6
 	VMULPS       Z3, Z7, Z7
-	VMOVUPS      (BX)(R8*4), Z2
-	VMOVUPS      64(BX)(R8*4), Z3
+	VMOVUPS      (AX)(DI*4), Z2
+	VMOVUPS      64(AX)(DI*4), Z3
 	VMULPS       Z2, Z0, Z2
 	VMULPS       Z3, Z0, Z4
-	VMOVUPS      (CX)(R8*4), Z3
-	VMOVUPS      64(CX)(R8*4), Z5
+	VMOVUPS      (CX)(DI*4), Z3
+	VMOVUPS      64(CX)(DI*4), Z5
 	VFMADD231PS  Z6, Z2, Z3
 	VFMADD231PS  Z7, Z4, Z5
-	VMOVUPS      Z3, (CX)(R8*4)
-	VMOVUPS      Z5, 64(CX)(R8*4)
-	VMOVUPS      (SI)(R8*4), Z3
-	VMOVUPS      64(SI)(R8*4), Z5
+	VMOVUPS      Z3, (CX)(DI*4)
+	VMOVUPS      Z5, 64(CX)(DI*4)
+	VMOVUPS      (BX)(DI*4), Z3
+	VMOVUPS      64(BX)(DI*4), Z5
 	VMULPS       Z3, Z6, Z6
 	VMULPS       Z5, Z7, Z7
 	VFMADD231PS  Z6, Z2, Z1
 	VFMADD231PS  Z7, Z4, Z1
-	VMOVUPS      Z6, (AX)(R8*4)
-	VMOVUPS      Z7, 64(AX)(R8*4)
-	ADDQ         $0x20, R8
-	SUBQ         $0x20, R9
+	VMOVUPS      Z6, (DX)(DI*4)
+	VMOVUPS      Z7, 64(DX)(DI*4)
+	ADDQ         $0x20, DI
+	SUBQ         $0x20, R8
 	JGE          pair838
 
 single839:
-	ADDQ $0x20, R9
-	SUBQ $0x10, R9
+	ADDQ $0x20, R8
+	SUBQ $0x10, R8
 	JLT  rest841
 
 loop840:
-	VMOVUPS      (BX)(R8*4), Z2
+	VMOVUPS      (AX)(DI*4), Z2
 	VMULPS       Z2, Z0, Z2
-	VMOVUPS      (SI)(R8*4), Z3
+	VMOVUPS      (BX)(DI*4), Z3
 	VMULPS       Z3, Z2, Z2
 	VPXORD       x80000000<>+0(SB), Z2, Z3
 	VMOVUPS      x42b20000<>+0(SB), Z4
@@ -31153,32 +31216,32 @@ loop840:
 	VSUBPS       Z3, Z4, Z4
 	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
 	VMULPS       Z3, Z4, Z4
-	VMOVUPS      (DX)(R8*4), Z2
+	VMOVUPS      (DX)(DI*4), Z2
 	VMULPS       Z2, Z4, Z4
-	VMOVUPS      (BX)(R8*4), Z2
+	VMOVUPS      (AX)(DI*4), Z2
 	VMULPS       Z2, Z0, Z2
-	VMOVUPS      (CX)(R8*4), Z3
+	VMOVUPS      (CX)(DI*4), Z3
 	VFMADD231PS  Z4, Z2, Z3
-	VMOVUPS      Z3, (CX)(R8*4)
-	VMOVUPS      (SI)(R8*4), Z3
+	VMOVUPS      Z3, (CX)(DI*4)
+	VMOVUPS      (BX)(DI*4), Z3
 	VMULPS       Z3, Z4, Z4
 	VFMADD231PS  Z4, Z2, Z1
-	VMOVUPS      Z4, (AX)(R8*4)
-	ADDQ         $0x10, R8
-	SUBQ         $0x10, R9
+	VMOVUPS      Z4, (DX)(DI*4)
+	ADDQ         $0x10, DI
+	SUBQ         $0x10, R8
 	JGE          loop840
 
 rest841:
-	ADDQ         $0x10, R9
+	ADDQ         $0x10, R8
 	JLE          done842
-	MOVQ         R9, R10
-	MOVQ         $0x0000000000000001, R9
-	SHLXQ        R10, R9, R9
-	DECQ         R9
-	KMOVW        R9, K1
-	VMOVUPS.Z    (BX)(R8*4), K1, Z2
+	MOVQ         R8, R9
+	MOVQ         $0x0000000000000001, R8
+	SHLXQ        R9, R8, R8
+	DECQ         R8
+	KMOVW        R8, K1
+	VMOVUPS.Z    (AX)(DI*4), K1, Z2
 	VMULPS       Z2, Z0, Z2
-	VMOVUPS.Z    (SI)(R8*4), K1, Z3
+	VMOVUPS.Z    (BX)(DI*4), K1, Z3
 	VMULPS       Z3, Z2, Z2
 	VPXORD       x80000000<>+0(SB), Z2, Z3
 	VMOVUPS      x42b20000<>+0(SB), Z4
@@ -31212,17 +31275,17 @@ rest841:
 	VSUBPS       Z3, Z4, Z4
 	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
 	VMULPS       Z3, Z4, Z4
-	VMOVUPS.Z    (DX)(R8*4), K1, Z2
+	VMOVUPS.Z    (DX)(DI*4), K1, Z2
 	VMULPS       Z2, Z4, Z4
-	VMOVUPS.Z    (BX)(R8*4), K1, Z2
+	VMOVUPS.Z    (AX)(DI*4), K1, Z2
 	VMULPS       Z2, Z0, Z2
-	VMOVUPS.Z    (CX)(R8*4), K1, Z3
+	VMOVUPS.Z    (CX)(DI*4), K1, Z3
 	VFMADD231PS  Z4, Z2, Z3
-	VMOVUPS      Z3, K1, (CX)(R8*4)
-	VMOVUPS.Z    (SI)(R8*4), K1, Z3
+	VMOVUPS      Z3, K1, (CX)(DI*4)
+	VMOVUPS.Z    (BX)(DI*4), K1, Z3
 	VMULPS       Z3, Z4, Z4
 	VFMADD231PS  Z4, Z2, Z1
-	VMOVUPS      Z4, K1, (AX)(R8*4)
+	VMOVUPS      Z4, K1, (DX)(DI*4)
 
 done842:
 	VEXTRACTF64X4 $0x01, Z1, Y2
@@ -31234,35 +31297,35 @@ done842:
 	VPERMILPS     $0xb1, X1, X2
 	VADDPS        X2, X1, X1
 	VXORPS        X2, X2, X2
-	VCVTSI2SSQ    DI, X2, X2
+	VCVTSI2SSQ    SI, X2, X2
 	VDIVSS        X2, X1, X1
 	VBROADCASTSS  X1, Z1
 	VMULPS        Z0, Z1, Z1
 	XORQ          CX, CX
-	MOVQ          DI, DX
-	SUBQ          $0x10, DX
+	MOVQ          SI, BX
+	SUBQ          $0x10, BX
 	JLT           rest844
 
 loop843:
-	VMOVUPS      (AX)(CX*4), Z2
-	VMOVUPS      (BX)(CX*4), Z3
+	VMOVUPS      (DX)(CX*4), Z2
+	VMOVUPS      (AX)(CX*4), Z3
 	VFNMADD231PS Z3, Z1, Z2
 	VMULPS       Z0, Z2, Z2
 	VMOVUPS      Z2, (AX)(CX*4)
 	ADDQ         $0x10, CX
-	SUBQ         $0x10, DX
+	SUBQ         $0x10, BX
 	JGE          loop843
 
 rest844:
-	ADDQ         $0x10, DX
+	ADDQ         $0x10, BX
 	JLE          done845
-	MOVQ         DX, SI
-	MOVQ         $0x0000000000000001, DX
-	SHLXQ        SI, DX, DX
-	DECQ         DX
-	KMOVW        DX, K1
-	VMOVUPS.Z    (AX)(CX*4), K1, Z2
-	VMOVUPS.Z    (BX)(CX*4), K1, Z3
+	MOVQ         BX, SI
+	MOVQ         $0x0000000000000001, BX
+	SHLXQ        SI, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (DX)(CX*4), K1, Z2
+	VMOVUPS.Z    (AX)(CX*4), K1, Z3
 	VFNMADD231PS Z3, Z1, Z2
 	VMULPS       Z0, Z2, Z2
 	VMOVUPS      Z2, K1, (AX)(CX*4)

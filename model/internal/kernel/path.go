@@ -35,7 +35,7 @@ type kernels struct {
 	dot          func(x, y []float32) float64
 
 	rmsNormSiLU         func(y, x, scale []float32, eps float32) float32
-	rmsNormSiLUBackward func(dx, dscale, dy, x, scale []float32, inv float32)
+	rmsNormSiLUBackward func(x, dscale, dy, scale []float32, inv float32)
 	softmax             func(p, x []float32, rows, n int)
 	logSoftmax          func(lp, x []float32, rows, n int)
 	softmaxBackward     func(dx, p, dy []float32, rows, n int)

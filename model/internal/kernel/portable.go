@@ -187,19 +187,19 @@ func rmsNormSiLUPortable(y, x, scale []float32, eps float32) float32 {
 	return inv
 }
 
-func rmsNormSiLUBackwardPortable(dx, dscale, dy, x, scale []float32, inv float32) {
+func rmsNormSiLUBackwardPortable(x, dscale, dy, scale []float32, inv float32) {
 	var sum float64
 	for i, v := range x {
 		norm := v * inv
 		h := norm * scale[i]
 		dh := dy[i] * siluSlope(h, sigmoid(h))
 		dscale[i] += dh * norm
-		dx[i] = dh * scale[i]
-		sum += float64(dx[i]) * float64(norm)
+		dy[i] = dh * scale[i]
+		sum += float64(dy[i]) * float64(norm)
 	}
 	mean := float32(sum/float64(len(x))) * inv
 	for i, v := range x {
-		dx[i] = inv * (dx[i] - v*mean)
+		x[i] = inv * (dy[i] - v*mean)
 	}
 }
 

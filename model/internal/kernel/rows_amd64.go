@@ -21,6 +21,9 @@ func scatterAVX2(dw []float32, n, classes int, idx []int32, rows, s int, dy []fl
 }
 
 func gatherAVX512(dst []float32, ldd int, idx []int32, rows, s int, w []float32, n, classes, lo, hi int) {
+	for ; lo+128 <= hi; lo += 128 {
+		gather128AVX512(&dst[lo], ldd, &idx[0], rows, s, &w[lo], n, classes)
+	}
 	for ; lo+64 <= hi; lo += 64 {
 		gather64AVX512(&dst[lo], ldd, &idx[0], rows, s, &w[lo], n, classes)
 	}

@@ -49,9 +49,9 @@ func rmsNormSiLU(v isa) {
 }
 
 func rmsNormSiLUBackward(v isa) {
-	v.text("rmsNormSiLUBackward", "func(dx, dscale, dy, x, scale []float32, inv float32)", "rmsNormSiLUBackward"+v.name+
-		" is, for n = len(x),\n\n\tfor i := range x {\n\t\tnorm := x[i] * inv\n\t\th := norm * scale[i]\n\t\ts := sigmoid(h)\n\t\tdh := dy[i] * s * (1 + h*(1-s))\n\t\tdscale[i] += dh * norm\n\t\tdx[i] = dh * scale[i]\n\t\tmean += dx[i] * norm / n\n\t}\n\tfor i := range x {\n\t\tdx[i] = inv * (dx[i] - x[i]*inv*mean)\n\t}")
-	dx, dscale, dy, x, scale, n := slice("dx"), slice("dscale"), slice("dy"), slice("x"), slice("scale"), length("x")
+	v.text("rmsNormSiLUBackward", "func(x, dscale, dy, scale []float32, inv float32)", "rmsNormSiLUBackward"+v.name+
+		" is, for n = len(x),\n\n\tfor i := range x {\n\t\tnorm := x[i] * inv\n\t\th := norm * scale[i]\n\t\ts := sigmoid(h)\n\t\tdh := dy[i] * s * (1 + h*(1-s))\n\t\tdscale[i] += dh * norm\n\t\tdy[i] = dh * scale[i]\n\t\tmean += dy[i] * norm / n\n\t}\n\tfor i := range x {\n\t\tx[i] = inv * (dy[i] - x[i]*inv*mean)\n\t}")
+	x, dscale, dy, scale, n := slice("x"), slice("dscale"), slice("dy"), slice("scale"), length("x")
 	inv := v.param("inv")
 	acc := v.zero()
 	v.pairs(n, func(a access, i Register) {
@@ -66,7 +66,7 @@ func rmsNormSiLUBackward(v isa) {
 		a.put(ds, at(dscale, i))
 		asm.VMULPS(a.get(at(scale, i)), dh, dh)
 		asm.VFMADD231PS(dh, norm, acc)
-		a.put(dh, at(dx, i))
+		a.put(dh, at(dy, i))
 	})
 	total, count := v.sum(acc).AsX(), asm.XMM()
 	asm.VXORPS(count, count, count)
@@ -76,10 +76,10 @@ func rmsNormSiLUBackward(v isa) {
 	asm.VBROADCASTSS(total, mean)
 	asm.VMULPS(inv, mean, mean)
 	v.each(n, func(a access, i Register) {
-		g := a.get(at(dx, i))
+		g := a.get(at(dy, i))
 		asm.VFNMADD231PS(a.get(at(x, i)), mean, g)
 		asm.VMULPS(inv, g, g)
-		a.put(g, at(dx, i))
+		a.put(g, at(x, i))
 	})
 	ret()
 }

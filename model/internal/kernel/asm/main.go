@@ -35,6 +35,7 @@ func main() {
 	packTile(8)
 	packTile(16)
 	transpose16()
+	gather(avx512, 128)
 	for _, v := range []isa{avx2, avx512} {
 		gather(v, 64)
 		gather(v, 16)
