@@ -11,7 +11,8 @@ type Sequences struct {
 	Draw       []float32 // T·B·DrawLen random numbers for the posterior samples
 }
 
-// rows of the batch that a thread takes through all time steps.
+// scanRows divides the rows of the batch among threads, each of which takes its rows through all time
+// steps together: the more there are, the seldomer all weights are read.
 const scanRows = 8
 
 // embedUnit divides the rows of all steps among threads, where they need no
@@ -105,11 +106,9 @@ func (o *Observer) embedRows(from, to int) {
 }
 
 func (o *Observer) forwardBlocks(from, to int) {
-	for k := from; k < to; k++ {
-		lo, hi := k*scanRows, min((k+1)*scanRows, o.b)
-		for t := range o.t {
-			o.step(t, lo, hi)
-		}
+	lo, hi := from*scanRows, min(to*scanRows, o.b)
+	for t := range o.t {
+		o.step(t, lo, hi)
 	}
 }
 
@@ -163,11 +162,9 @@ func (o *Observer) Backward(ddeter, dz, dlogits, grad, dembed []float32) {
 }
 
 func (o *Observer) backBlocks(from, to int) {
-	for k := from; k < to; k++ {
-		lo, hi := k*scanRows, min((k+1)*scanRows, o.b)
-		for t := o.t - 1; t >= 0; t-- {
-			o.stepBack(t, lo, hi, k)
-		}
+	lo, hi := from*scanRows, min(to*scanRows, o.b)
+	for t := o.t - 1; t >= 0; t-- {
+		o.stepBack(t, lo, hi, from)
 	}
 }
 
