@@ -95,8 +95,8 @@ func TestRollingUpgrade(t *testing.T) {
 	defer cancel()
 	server := startNATS(ctx, t, &wg, base)
 	args := map[protocol.Role][]string{
-		protocol.RoleActor:   {"actor", "--run", "fleet", "--nats", server, "--name", "role"},
-		protocol.RoleReplay:  {"replay", "--run", filepath.Join(base, "store", "fleet"), "--nats", server, "--name", "role"},
+		protocol.RoleActor:  {"actor", "--run", "fleet", "--nats", server, "--name", "role"},
+		protocol.RoleReplay: {"replay", "--run", filepath.Join(base, "store", "fleet"), "--nats", server, "--name", "role"},
 		protocol.RoleLearner: append([]string{"learner", "--nats", server, "--run", filepath.Join(base, "fleet"), "--steps", "1000000000", "--duration", "0s", "--standby",
 			"--set", "actor.context_stride=4"}, tiny...), // so that there are contexts to refresh
 	}
