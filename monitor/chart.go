@@ -72,7 +72,7 @@ func (c Chart) SavePNG(path string) error {
 	if _, err := (vgimg.PngCanvas{Canvas: canvas}).WriteTo(&image); err != nil {
 		return fmt.Errorf("chart %s: %w", path, err)
 	}
-	return writeAside(path, image.Bytes())
+	return WriteAside(path, image.Bytes())
 }
 
 // plot has everything but a title and what depends on where it is drawn.

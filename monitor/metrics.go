@@ -120,11 +120,11 @@ func cutMetrics(path string, step int64, ending string, warn func(error)) error 
 	if err != nil {
 		return fmt.Errorf("resume metrics: %w", err)
 	}
-	return writeAside(path, kept.Bytes())
+	return WriteAside(path, kept.Bytes())
 }
 
-// writeAside replaces a file at once: a crash leaves the old one or the new one.
-func writeAside(path string, content []byte) error {
+// WriteAside replaces a file at once: a crash leaves the old one or the new one.
+func WriteAside(path string, content []byte) error {
 	aside, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

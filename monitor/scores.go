@@ -155,5 +155,5 @@ func AppendScore(path, task, method string, seed uint64, x, y float64) error {
 	if err != nil {
 		return fmt.Errorf("write scores: %w", err)
 	}
-	return writeAside(path, append(text, '\n'))
+	return WriteAside(path, append(text, '\n'))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dreamfleet/dreamfleet/learner"
 	"github.com/dreamfleet/dreamfleet/model"
+	"github.com/dreamfleet/dreamfleet/monitor"
 	"github.com/dreamfleet/dreamfleet/protocol"
 )
 
@@ -89,11 +90,7 @@ func writePolicy(path string, cfg protocol.Config, blob []byte, ckpt *learner.Ch
 	if _, err := f.WriteTo(&file); err != nil {
 		return err
 	}
-	aside := path + ".new"
-	if err := os.WriteFile(aside, file.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("policy file: %w", errors.Join(err, os.Remove(aside)))
-	}
-	return os.Rename(aside, path)
+	return monitor.WriteAside(path, file.Bytes())
 }
 
 // policySum is the digest of a file's tensors as they are written.
