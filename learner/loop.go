@@ -372,6 +372,10 @@ func (l *Loop) publish(ctx context.Context) error {
 	default:
 		return nil
 	}
+	if ctx.Err() != nil { // the version before was given up; this one would be as well
+		<-l.sending
+		return nil
+	}
 	blob, err := l.deps.Algorithm.Params(nil)
 	if err != nil {
 		<-l.sending
