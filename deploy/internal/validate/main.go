@@ -125,6 +125,35 @@ func kubernetes(dir string) error {
 			return fmt.Errorf("kubernetes: there is no %s among %v", want, kinds)
 		}
 	}
+	return shards(dir)
+}
+
+// shards checks that the run's configuration, the number of the replay's pods and what they are told agree.
+func shards(dir string) error {
+	run := struct{ Replay struct{ Shards int } }{}
+	run.Replay.Shards = 1 // the default of the preset
+	text, err := os.ReadFile(filepath.Join(dir, "run.yaml"))
+	if err == nil {
+		err = yaml.Unmarshal(text, &run)
+	}
+	if err != nil {
+		return named("run.yaml", err)
+	}
+	var replay appsv1.StatefulSet
+	text, err = os.ReadFile(filepath.Join(dir, "replay.yaml"))
+	if err == nil {
+		_, set, _ := bytes.Cut(text, []byte("\n---\n")) // what comes after the service
+		err = yaml.Unmarshal(set, &replay)
+	}
+	if err != nil {
+		return named("replay.yaml", err)
+	}
+	told := fmt.Sprintf("--shard $(SHARD)/%d", run.Replay.Shards)
+	args := strings.Join(replay.Spec.Template.Spec.Containers[0].Args, " ")
+	ordinals := replay.Spec.Ordinals
+	if *replay.Spec.Replicas != int32(run.Replay.Shards) || ordinals == nil || ordinals.Start != 1 || !strings.HasSuffix(args, told) {
+		return fmt.Errorf("replay.yaml: run.yaml has %d shards: want as many replicas, with ordinals from 1, that are told %s", run.Replay.Shards, told)
+	}
 	return nil
 }
 
@@ -211,6 +240,17 @@ func consistent(object any) error {
 		for _, m := range c.VolumeMounts {
 			if !claims[m.Name] {
 				return fmt.Errorf("container %s mounts %s, which is no volume", c.Name, m.Name)
+			}
+		}
+		variables := map[string]bool{}
+		for _, v := range c.Env {
+			variables[v.Name] = true
+		}
+		for _, arg := range c.Args {
+			if _, rest, ok := strings.Cut(arg, "$("); ok {
+				if name, _, _ := strings.Cut(rest, ")"); !variables[name] {
+					return fmt.Errorf("container %s has $(%s) in its command, which is no variable", c.Name, name)
+				}
 			}
 		}
 		if len(c.Resources.Requests) == 0 {
