@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -738,6 +739,36 @@ func TestCheckpoints(t *testing.T) {
 	other := connect(t, protocol.BusConfig{Server: s, Run: "other"})
 	if _, err := other.GetCheckpoint(t.Context(), &got); !errors.Is(err, protocol.ErrNoCheckpoint) {
 		t.Errorf("another run's checkpoint: %v", err)
+	}
+}
+
+// A request that nobody answers does not hold a checkpoint for ever: here the server drops that for a consumer of
+// the object's chunks, as one does that ceases to lead them.
+func TestCheckpointsThatStall(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "nats.conf")
+	if err := os.WriteFile(file, []byte(`
+port: -1
+host: 127.0.0.1
+jetstream { store_dir: "`+dir+`" }
+no_auth_user: learner
+authorization { users: [{user: learner, password: x, permissions: {publish: {deny: "$JS.API.CONSUMER.CREATE.OBJ_CKPT.>"}}}] }
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, protocol.ServerConfig{File: file})
+	b := connect(t, protocol.BusConfig{Server: s, Role: protocol.RoleLearner, StallTimeout: 200 * time.Millisecond})
+	if err := take(t, b).PutCheckpoint(t.Context(), 1, strings.NewReader("one"), 2); !errors.Is(err, protocol.ErrStalled) {
+		t.Errorf("its old ones can not be listed: %v", err)
+	}
+	if _, err := b.GetCheckpoint(t.Context(), io.Discard); !errors.Is(err, protocol.ErrStalled) {
+		t.Errorf("it can not be read: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.GetCheckpoint(ctx, io.Discard); !errors.Is(err, context.Canceled) || errors.Is(err, protocol.ErrStalled) {
+		t.Errorf("nobody waits for it: %v", err)
 	}
 }
 

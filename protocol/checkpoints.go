@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -18,22 +17,18 @@ import (
 // ErrNoCheckpoint says that the run has none on the bus.
 var ErrNoCheckpoint = errors.New("no checkpoint")
 
-// checkpointTimeout bounds a transfer whose context has no deadline. Without
-// any the library gives a whole read 5 s.
-const checkpointTimeout = 10 * time.Minute
-
 // PutCheckpoint stores what r gives as the run's newest checkpoint and then
 // deletes all but the newest keep (at least 1). The object's name
 // run/version-epoch-random is never used twice: an object overwritten under readers
 // tears. The pointer moves only after the object is complete, and not for a learner
-// after which another has moved it: then the error wraps ErrLeaseLost.
+// after which another has moved it: then the error wraps ErrLeaseLost. It wraps
+// ErrStalled when the servers took nothing for BusConfig.StallTimeout.
 func (l *Lease) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, keep int) error {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
 	name := fmt.Sprintf("%s/%012d-%d-%08x", l.bus.cfg.Run, version, l.epoch, rand.Uint32())
 	err := l.check()
 	if err == nil {
-		err = l.putCheckpoint(ctx, name, r, max(1, keep))
+		t := l.bus.newTransfer(ctx)
+		err = t.end(l.putCheckpoint(t, name, r, max(1, keep)))
 	}
 	if err != nil {
 		return fmt.Errorf("store checkpoint %s: %w", name, l.bus.cause(err))
@@ -41,15 +36,16 @@ func (l *Lease) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, 
 	return nil
 }
 
-func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, keep int) error {
+func (l *Lease) putCheckpoint(ctx *transfer, name string, r io.Reader, keep int) error {
 	b := l.bus
 	objects, err := b.openCheckpoints(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := objects.Put(ctx, jetstream.ObjectMeta{Name: name}, r); err != nil {
+	if _, err := objects.Put(ctx, jetstream.ObjectMeta{Name: name}, ctx.reader(r)); err != nil {
 		return err
 	}
+	ctx.passed()
 	if err := l.point(ctx, name); err != nil {
 		return errors.Join(err, objects.Delete(ctx, name))
 	}
@@ -71,6 +67,7 @@ func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, kee
 		if err := objects.Delete(ctx, old.Name); err != nil {
 			return fmt.Errorf("delete %s: %w", old.Name, err)
 		}
+		ctx.passed()
 	}
 	return nil
 }
@@ -166,18 +163,18 @@ func (b *Bus) NewestCheckpoint(ctx context.Context) (version uint64, err error) 
 // GetCheckpoint writes the run's newest checkpoint to w and returns its
 // version. After an error what was written is worth nothing: the digest is
 // known to be right only at the end. Without a checkpoint the error wraps
-// ErrNoCheckpoint.
+// ErrNoCheckpoint, and ErrStalled when nothing came for BusConfig.StallTimeout.
 func (b *Bus) GetCheckpoint(ctx context.Context, w io.Writer) (version uint64, err error) {
-	ctx, cancel := withTimeout(ctx)
-	defer cancel()
-	version, err = b.getCheckpoint(ctx, w)
+	t := b.newTransfer(ctx)
+	version, err = b.getCheckpoint(t, w)
+	err = t.end(err)
 	if err != nil {
 		return 0, fmt.Errorf("fetch checkpoint of run %s: %w", b.cfg.Run, b.cause(err))
 	}
 	return version, nil
 }
 
-func (b *Bus) getCheckpoint(ctx context.Context, w io.Writer) (version uint64, err error) {
+func (b *Bus) getCheckpoint(ctx *transfer, w io.Writer) (version uint64, err error) {
 	kv, err := b.js.KeyValue(ctx, bucketCfg)
 	if err != nil {
 		return 0, err
@@ -197,13 +194,6 @@ func (b *Bus) getCheckpoint(ctx context.Context, w io.Writer) (version uint64, e
 	if err != nil {
 		return 0, err
 	}
-	_, err = io.Copy(w, object) // verifies size and SHA-256 at the end
+	_, err = io.Copy(ctx.writer(w), object) // verifies size and SHA-256 at the end
 	return newest.version, errors.Join(err, object.Close())
-}
-
-func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, checkpointTimeout)
 }

@@ -90,9 +90,37 @@ func (c *copier) close(archive *learner.Archive) {
 	}
 }
 
-// fetchCheckpoint brings a run's newest checkpoint from the bus into a folder that has none as new.
-func fetchCheckpoint(ctx context.Context, bus *protocol.Bus, dir string, log hclog.Logger) error {
-	dir = filepath.Join(dir, checkpointDir)
+// checkpointSource is what fetchCheckpoint needs of a bus.
+type checkpointSource interface {
+	NewestCheckpoint(ctx context.Context) (version uint64, err error)
+	GetCheckpoint(ctx context.Context, w io.Writer) (version uint64, err error)
+}
+
+const (
+	// fetchTries is how often a checkpoint is fetched before somebody else had better do it: servers that elect a
+	// leader for it, or another learner that deletes it for a newer one, may spoil some.
+	fetchTries = 5
+	fetchPause = time.Second
+)
+
+// fetchCheckpoint brings a run's newest checkpoint from the bus into a folder that has none as new. A checkpoint
+// that breaks off is fetched again.
+func fetchCheckpoint(ctx context.Context, bus checkpointSource, dir string, log hclog.Logger) error {
+	for try := 1; ; try++ {
+		err := fetchOnce(ctx, bus, filepath.Join(dir, checkpointDir), log)
+		if err == nil || try == fetchTries || ctx.Err() != nil {
+			return err
+		}
+		log.Warn("checkpoint is not fetched, trying again", "try", try, "of", fetchTries, "error", err)
+		select {
+		case <-time.After(fetchPause):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+func fetchOnce(ctx context.Context, bus checkpointSource, dir string, log hclog.Logger) error {
 	version, err := bus.NewestCheckpoint(ctx)
 	if errors.Is(err, protocol.ErrNoCheckpoint) {
 		return nil
