@@ -40,7 +40,8 @@
 // a gap, over which the replay joins nothing. Only the replay holds the
 // environments: each of its flow messages says whether learning has fallen
 // behind acting, and if not gives leave for two more chunks in each. When none
-// has come for 5 s the replay is taken to be away, and they run on.
+// has come for 5 s the replay is taken to be away, and they go on by two chunks
+// in each 5 s.
 //
 // # Invariants
 //

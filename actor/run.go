@@ -19,9 +19,7 @@ const drainTimeout = 3 * time.Second
 // Run acts until ctx ends, then sends what is complete and what is not. What
 // can not be sent in time is reported in the log and in Stats; it is no error.
 func (a *Actor) Run(ctx context.Context) error {
-	// A replay that has what it wants says so within its interval; by then
-	// environments that did not wait for it would have made tens of thousands
-	// of steps.
+	// A replay that has what it wants says so within its interval.
 	a.flow.CompareAndSwap(nil, &told{flow: protocol.Flow{Hold: true, Reason: "the replay has not been heard of yet"}, at: time.Now()})
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
@@ -88,8 +86,8 @@ func (a *Actor) await(ctx context.Context, again time.Duration, loop *watchdog.L
 
 // hold waits while the replay wants none, and reports whether it did.
 func (a *Actor) hold(ctx context.Context, gate *gate, loop *watchdog.Loop) bool {
-	gate.hear(a.flow.Load(), leaveChunks*a.cfg.ChunkLength)
-	wait := gate.wait(time.Now())
+	gate.hear(a.flow.Load())
+	wait := gate.wait(time.Now(), a.leave())
 	if wait <= 0 {
 		return false
 	}
@@ -125,9 +123,12 @@ func (a *Actor) outrun(ctx context.Context, loop *watchdog.Loop) bool {
 	return true
 }
 
+// leave is the ticks that fill leaveChunks chunks in each stream.
+func (a *Actor) leave() int { return leaveChunks * a.cfg.ChunkLength }
+
 // SetFlow takes in what the replay says.
 func (a *Actor) SetFlow(f protocol.Flow) {
-	a.flow.Store(&told{flow: f, at: time.Now()})
+	a.flow.Store(&told{flow: f, at: time.Now(), leave: a.leave()})
 	select {
 	case a.flowCome <- struct{}{}:
 	default:

@@ -113,30 +113,37 @@ func TestBackoffGrowsWithOutagesNotWithFailures(t *testing.T) {
 
 func TestGate(t *testing.T) {
 	now := time.Unix(1000, 0)
+	const leave = 3
 	var g gate
-	g.hear(nil, 3)
-	if g.wait(now) > 0 {
+	if g.wait(now, leave) > 0 {
 		t.Error("held without any message")
 	}
-	g.hear(&told{flow: protocol.Flow{Hold: true}, at: now}, 3)
-	if got := g.wait(now.Add(time.Second)); got != flowTimeout-time.Second {
+	g.hear(&told{flow: protocol.Flow{Hold: true}, at: now, leave: leave})
+	if got := g.wait(now.Add(time.Second), leave); got != flowTimeout-time.Second {
 		t.Errorf("held for %v, want %v", got, flowTimeout-time.Second)
 	}
-	if g.wait(now.Add(flowTimeout)) > 0 {
-		t.Error("held although the replay is silent")
-	}
-	leave := &told{at: now}
-	g.hear(leave, 3)
-	if g.wait(now) > 0 {
+	message := &told{at: now, leave: leave}
+	g.hear(message)
+	if g.wait(now, leave) > 0 {
 		t.Error("held by a message that lets run")
 	}
-	g.left -= 3
-	g.hear(leave, 3)
-	if got := g.wait(now.Add(time.Second)); got != flowTimeout-time.Second {
+	g.left -= leave
+	g.hear(message)
+	if got := g.wait(now.Add(time.Second), leave); got != flowTimeout-time.Second {
 		t.Errorf("with no leave left held for %v, want %v", got, flowTimeout-time.Second)
 	}
-	g.hear(&told{at: now}, 3)
-	if g.wait(now) > 0 {
-		t.Error("held by a second message that lets run")
+	for i := range time.Duration(3) { // the replay is silent
+		now = now.Add(flowTimeout)
+		if g.wait(now, leave) > 0 || g.left != leave {
+			t.Errorf("leave for %d ticks after %d times without a message, want %d", g.left, i+1, leave)
+		}
+		g.left -= leave
+		if got := g.wait(now, leave); got != flowTimeout {
+			t.Errorf("after them held for %v, want %v", got, flowTimeout)
+		}
+	}
+	g.hear(&told{at: now, leave: leave})
+	if g.wait(now, leave) > 0 {
+		t.Error("held by another message that lets run")
 	}
 }

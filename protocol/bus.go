@@ -46,7 +46,7 @@ type BusConfig struct {
 	HeartbeatTTL time.Duration // a process silent for so long is gone; at least 1 s, default 10 s
 	LeaseTTL     time.Duration // a leader that has not renewed its lease for so long leads no more; default 5 s
 	ConfigCheck  time.Duration // AwaitConfig looks once or twice in two of these; default 5 s
-	StallTimeout time.Duration // a checkpoint of which nothing has passed for so long is given up; default 15 s, as servers take up to 9 to elect a leader
+	StallTimeout time.Duration // a checkpoint of which nothing has passed for so long is given up; default 10 s
 
 	// Jitter returns a random delay in [0, max), so that a thousand processes
 	// do not ask for the same thing at once; nil: uniform.
@@ -91,7 +91,7 @@ const (
 	maxInFlight = 32
 	// publishTimeout is how long an acknowledgement may take.
 	publishTimeout = 10 * time.Second
-	stallTimeout   = 15 * time.Second
+	stallTimeout   = 10 * time.Second
 	// reconnectWait and its jitter space attempts at reconnecting.
 	reconnectWait   = 250 * time.Millisecond
 	reconnectJitter = 250 * time.Millisecond

@@ -3,6 +3,7 @@ package protocol
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -44,7 +45,7 @@ func (t *transfer) passed() { t.timer.Reset(t.after) }
 // end ends it and returns what its error came from.
 func (t *transfer) end(err error) error {
 	if err != nil && errors.Is(context.Cause(t), ErrStalled) {
-		err = errors.Join(ErrStalled, err)
+		err = fmt.Errorf("%w: %w", ErrStalled, err)
 	}
 	t.timer.Stop()
 	t.cancel(nil)

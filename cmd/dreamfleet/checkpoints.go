@@ -149,8 +149,11 @@ func fetchOnce(ctx context.Context, bus checkpointSource, dir string, log hclog.
 	}
 	r.CloseWithError(io.ErrClosedPipe)
 	fetching.Wait()
+	if fetchErr != nil && !errors.Is(fetchErr, io.ErrClosedPipe) {
+		err = fetchErr // of which the other came
+	}
 	if err != nil {
-		return fmt.Errorf("the run's checkpoint on the bus: %w", errors.Join(err, fetchErr))
+		return fmt.Errorf("the run's checkpoint on the bus: %w", err)
 	}
 	log.Info("checkpoint fetched from the bus", "updates", ckpt.Manifest.Updates, "folder", ckpt.Dir)
 	return nil
