@@ -127,6 +127,9 @@ type TasksSection struct {
 	// Scale the arrival interval of a task so that its offered load is that of the full set of
 	// servers. Without it a task that lacks a server is an overload.
 	KeepLoad bool `yaml:"keep_load"`
+	// Range of the offered load, from which the arrival interval follows: the mean job over the load
+	// and the sum of the rates. In place of job_interval and keep_load.
+	Load [2]float64 `yaml:"load,flow"`
 	// Range of the factor that the arrival interval reaches by the end of an episode.
 	IntervalDrift [2]float64 `yaml:"interval_drift,flow"`
 	// Range of the factor that job sizes reach by the end of an episode.

@@ -123,6 +123,7 @@ func (v *validator) env(e *EnvSection) {
 	v.within("env.tasks.job_size_scale", t.JobSizeScale)
 	v.count("env.tasks.servers", t.Servers, 1, e.Servers)
 	v.within("env.tasks.rate_scale", t.RateScale)
+	v.within("env.tasks.load", t.Load)
 	v.within("env.tasks.interval_drift", t.IntervalDrift)
 	v.within("env.tasks.size_drift", t.SizeDrift)
 	v.count("env.tasks.slow", t.Slow, 0, e.Servers)

@@ -56,7 +56,7 @@ func newWorld(cfg protocol.Config) (*world, error) {
 			Label: cmp.Or(e.Name, e.Workload.Kind), Interval: e.JobInterval, Shape: e.JobSizeShape, Scale: e.JobSizeScale, Rates: rates,
 		},
 		Interval: span(t.JobInterval), Shape: span(t.JobSizeShape), Scale: span(t.JobSizeScale),
-		Servers: t.Servers, RateScale: span(t.RateScale), Permute: e.PermuteRates, KeepLoad: t.KeepLoad,
+		Servers: t.Servers, RateScale: span(t.RateScale), Permute: e.PermuteRates, KeepLoad: t.KeepLoad, Load: span(t.Load),
 		IntervalDrift: span(t.IntervalDrift), SizeDrift: span(t.SizeDrift),
 		Slow: t.Slow, Fail: t.Fail, Join: t.Join, SlowFactor: span(t.SlowFactor), Outage: span(t.Outage),
 		Jobs: e.EpisodeJobs,

@@ -1,6 +1,7 @@
 package loadbalance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -111,6 +112,11 @@ type Tasks struct {
 	// with Base's rates. Park's default load is 0.91 already: without KeepLoad a
 	// task that lacks a server is an overload. It needs Poisson arrivals.
 	KeepLoad bool
+	// Load is the offered load, drawn evenly, from which the interval follows: the mean job over the
+	// load and the sum of the rates. Sizes of any shape can so be met at any load; with an interval
+	// and a scale drawn apart, light tails come with little load. It needs Poisson arrivals and
+	// sizes that have a mean.
+	Load Range
 
 	IntervalDrift, SizeDrift Range
 
@@ -136,7 +142,7 @@ func (d *Tasks) Check() error {
 		g    Range
 	}{
 		{"interval", d.Interval}, {"size shape", d.Shape}, {"size scale", d.Scale}, {"rate scale", d.RateScale},
-		{"interval drift", d.IntervalDrift}, {"size drift", d.SizeDrift},
+		{"load", d.Load}, {"interval drift", d.IntervalDrift}, {"size drift", d.SizeDrift},
 		{"slow factor", d.SlowFactor}, {"outage", d.Outage},
 	} {
 		if f.g != (Range{}) && !(f.g.Lo > 0 && f.g.Lo <= f.g.Hi && f.g.Hi < math.Inf(1)) {
@@ -176,8 +182,14 @@ func (d *Tasks) Check() error {
 	if !validRate(lo) || !validRate(hi) {
 		return fmt.Errorf("loadbalance: service rates reach from %g to %g, want %g to %g", lo, hi, MinRate, MaxRate)
 	}
-	if d.Base.Workload != nil && (d.KeepLoad || d.Interval != Range{} || d.Shape != Range{} || d.Scale != Range{}) {
-		return errors.New("loadbalance: ranges of interval, shape and scale, and keeping the load, are for Poisson arrivals")
+	if d.Load != (Range{}) && (d.KeepLoad || d.Interval != Range{}) {
+		return errors.New("loadbalance: a range of the load goes with neither a range of the interval nor keeping the load")
+	}
+	if shape := cmp.Or(d.Shape.Lo, d.Base.Shape); d.Load != (Range{}) && shape <= 1 {
+		return fmt.Errorf("loadbalance: a range of the load with jobs of shape %g, want above 1: they have no mean", shape)
+	}
+	if d.Base.Workload != nil && (d.KeepLoad || d.Load != Range{} || d.Interval != Range{} || d.Shape != Range{} || d.Scale != Range{}) {
+		return errors.New("loadbalance: ranges of interval, shape, scale and load, and keeping the load, are for Poisson arrivals")
 	}
 	return nil
 }
@@ -226,8 +238,12 @@ func (d *Tasks) Draw(r *rand.Rand) env.Task {
 			t.Rates[i] = 0
 		}
 	}
-	if d.KeepLoad {
+	switch {
+	case d.KeepLoad:
 		t.Interval *= sum(d.Base.Rates) / sum(t.Rates)
+	case d.Load != Range{}:
+		size := t.Scale * t.Shape / (t.Shape - 1)
+		t.Interval = size / (d.Load.uniform(r) * sum(t.Rates))
 	}
 	if d.changes() {
 		t.Changes = d.drawChanges(r, &t)

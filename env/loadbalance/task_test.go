@@ -112,6 +112,23 @@ func TestTasksLackServersInPlace(t *testing.T) {
 	}
 }
 
+func TestTasksOfALoad(t *testing.T) {
+	d := &Tasks{Base: *ParkTask(), Load: Range{0.6, 1}, Shape: Range{1.5, 4}, Scale: Range{80, 200}, Servers: [2]int{4, 10}}
+	var loads []float64
+	for _, task := range drawTasks(t, d, 1000) {
+		total := 0.0
+		for _, r := range task.Rates {
+			total += r
+		}
+		mean := task.Scale * (1 + 1/(task.Shape-1)) // of a Pareto distribution
+		loads = append(loads, mean/task.Interval/total)
+	}
+	slices.Sort(loads)
+	if loads[0] < 0.6-1e-9 || loads[len(loads)-1] > 1+1e-9 || math.Abs(loads[len(loads)/2]-0.8) > 0.03 {
+		t.Errorf("loads from %g to %g with a median of %g, want 0.6 to 1 evenly", loads[0], loads[len(loads)-1], loads[len(loads)/2])
+	}
+}
+
 func TestTasksPermute(t *testing.T) {
 	firsts := map[float64]int{}
 	for _, task := range drawTasks(t, &Tasks{Base: *ParkTask(), Permute: true}, 1000) {
@@ -187,6 +204,9 @@ func TestTasksRefuse(t *testing.T) {
 		{func(d *Tasks) { d.Base.Interval = 0 }, "job interval is 0"},
 		{func(d *Tasks) { d.Base.SizeDrift = -1 }, "size drift is -1"},
 		{func(d *Tasks) { d.Base.Workload = oneJob{}; d.KeepLoad = true }, "for Poisson arrivals"},
+		{func(d *Tasks) { d.Base.Workload = oneJob{}; d.Load = Range{0.5, 1} }, "for Poisson arrivals"},
+		{func(d *Tasks) { d.Load = Range{0.5, 1}; d.Interval = Range{50, 60} }, "neither a range of the interval"},
+		{func(d *Tasks) { d.Load = Range{0.5, 1}; d.Shape = Range{1, 2} }, "shape 1, want above 1"},
 		{func(d *Tasks) { d.Base.Changes = []Change{{1, 0, 1}}; d.Permute = true }, "fixed servers only"},
 	} {
 		d := &Tasks{Base: *ParkTask()}
