@@ -10,7 +10,7 @@ RACE := ./protocol ./deploy ./dispatch ./actor ./replay ./learner ./monitor ./mo
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help build run test kernel-paths test-dashboard bench chaos soak demo-dispatch fmt-check lint vuln alert-check generate-check cross-build deploy-check clean
+.PHONY: help build run test kernel-paths test-dashboard bench chaos soak demo-dispatch fmt-check lint vuln alert-check generate-check cross-build deploy-check test-compose clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -94,10 +94,14 @@ generate-check: ## fail when generated files are not what their sources generate
 # module of its own; what needs a program that is not there is left out, and said so.
 deploy-check: ## check the Dockerfile, compose file, manifests, user data and shell scripts
 	cd deploy/internal/validate && go vet ./... && go run . ../..
-	sh -n deploy/host.sh
-	@for check in "shellcheck deploy/host.sh" "kubectl kustomize deploy/kubernetes" "cloud-init schema --config-file deploy/cloud-init/actor.yaml"; do \
+	sh -n deploy/host.sh && sh -n deploy/compose_test.sh
+	@for check in "shellcheck deploy/host.sh deploy/compose_test.sh" "kubectl kustomize deploy/kubernetes" "cloud-init schema --config-file deploy/cloud-init/actor.yaml"; do \
 		if ! command -v $${check%% *} >/dev/null; then echo "NOT DONE, $${check%% *} is not installed: $$check"; \
 		else echo "$$check" && $$check >/dev/null || exit 1; fi; done
+
+test-compose: ## train in containers, where there is Docker
+	@if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then deploy/compose_test.sh; \
+	else echo "NOT DONE, there is no Docker with its plugin compose here: deploy/compose_test.sh"; fi
 
 cross-build: ## build for both architectures
 	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/dreamfleet-linux-amd64 ./cmd/dreamfleet

@@ -36,10 +36,10 @@
 //
 //   - three learning rates, 1e-3 for the world model, 3e-4 for the policy and 5e-4
 //     for the critic (one, 4e-5), which rise over 100 updates (1000) and then fall
-//     with a half-life of 10 000 (they stay)
+//     with a half-life of 8000 (they stay)
 //   - a policy that learns from update 400 on (from the first)
-//   - reconstruction weighted by 30 (1), entropy by 0.15, which falls with the same
-//     half-life (3e-4, which stays), and a uniform share of 1e-3 in the
+//   - reconstruction weighted by 30 (1), entropy by 0.15, which falls with a half-life
+//     of 6000 (3e-4, which stays), and a uniform share of 1e-3 in the
 //     categoricals (0.01)
 //   - a horizon of 50 (333), rollouts of 8 steps (15), four from each of the last
 //     two steps of sequences of 16 (one from each of all 64), 32 sequences in a
