@@ -114,7 +114,7 @@ func TestDocumentedCommandLinesParse(t *testing.T) {
 // The systemd units give every role the flags that it has.
 func TestServiceCommandLinesParse(t *testing.T) {
 	for role, flags := range map[string]string{
-		"nats": "--listen 0.0.0.0:4222 --keys /etc/dreamfleet/keys", "replay": "", "learner": "--preset small", "actor@": "--run small",
+		"nats": "--listen 0.0.0.0:4222 --keys /var/lib/dreamfleet/keys", "replay": "--shard 1/3", "learner": "--preset small", "actor@": "",
 	} {
 		unit, err := os.ReadFile("../../deploy/systemd/dreamfleet-" + role + ".service")
 		if err != nil {
@@ -140,7 +140,7 @@ func TestContainerCommandLinesParse(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range regexp.MustCompile(`(?m)^ +`+key+`: \[(.*)\]$`).FindAllStringSubmatch(string(text), -1) {
-			line := strings.NewReplacer(",", "", `"`, "", "${RUN:-small}", "small", "${PRESET:-small}", "small").Replace(m[1])
+			line := strings.NewReplacer(",", "", `"`, "", "${RUN:-small}", "small", "${PRESET:-small}", "small", "$(SHARD)", "1").Replace(m[1])
 			if err := parse(line, true); err != nil {
 				t.Errorf("%s: dreamfleet %s: %v", file, line, err)
 			}

@@ -41,9 +41,8 @@
 //   - reconstruction weighted by 30 (1), entropy by 0.15, which falls with a half-life
 //     of 6000 (3e-4, which stays), and a uniform share of 1e-3 in the
 //     categoricals (0.01)
-//   - a horizon of 50 (333), rollouts of 8 steps (15), four from each of the last
-//     two steps of sequences of 16 (one from each of all 64), 32 sequences in a
-//     batch (16)
+//   - a horizon of 50 (333), rollouts of 32 steps (15), two from each of the last
+//     two steps of sequences of 32 (one from each of all 64)
 //   - a GRU of one block (8), and layers smaller than those of any published size
 //
 // The presets 1m, 12m and 50m have the published values in all of them, and the
