@@ -27,8 +27,7 @@ func (l *Lease) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, 
 	name := fmt.Sprintf("%s/%012d-%d-%08x", l.bus.cfg.Run, version, l.epoch, rand.Uint32())
 	err := l.check()
 	if err == nil {
-		t := l.bus.newTransfer(ctx)
-		err = t.end(l.putCheckpoint(t, name, r, max(1, keep)))
+		err = l.putCheckpoint(ctx, name, r, max(1, keep))
 	}
 	if err != nil {
 		return fmt.Errorf("store checkpoint %s: %w", name, l.bus.cause(err))
@@ -36,12 +35,17 @@ func (l *Lease) PutCheckpoint(ctx context.Context, version uint64, r io.Reader, 
 	return nil
 }
 
-func (l *Lease) putCheckpoint(ctx *transfer, name string, r io.Reader, keep int) error {
-	b := l.bus
-	objects, err := b.openCheckpoints(ctx)
+func (l *Lease) putCheckpoint(ctx context.Context, name string, r io.Reader, keep int) error {
+	objects, err := l.bus.openCheckpoints(ctx)
 	if err != nil {
 		return err
 	}
+	t := l.bus.newTransfer(ctx)
+	return t.end(l.store(t, objects, name, r, keep))
+}
+
+func (l *Lease) store(ctx *transfer, objects jetstream.ObjectStore, name string, r io.Reader, keep int) error {
+	b := l.bus
 	if _, err := objects.Put(ctx, jetstream.ObjectMeta{Name: name}, ctx.reader(r)); err != nil {
 		return err
 	}
@@ -165,16 +169,14 @@ func (b *Bus) NewestCheckpoint(ctx context.Context) (version uint64, err error) 
 // known to be right only at the end. Without a checkpoint the error wraps
 // ErrNoCheckpoint, and ErrStalled when nothing came for BusConfig.StallTimeout.
 func (b *Bus) GetCheckpoint(ctx context.Context, w io.Writer) (version uint64, err error) {
-	t := b.newTransfer(ctx)
-	version, err = b.getCheckpoint(t, w)
-	err = t.end(err)
+	version, err = b.getCheckpoint(ctx, w)
 	if err != nil {
 		return 0, fmt.Errorf("fetch checkpoint of run %s: %w", b.cfg.Run, b.cause(err))
 	}
 	return version, nil
 }
 
-func (b *Bus) getCheckpoint(ctx *transfer, w io.Writer) (version uint64, err error) {
+func (b *Bus) getCheckpoint(ctx context.Context, w io.Writer) (version uint64, err error) {
 	kv, err := b.js.KeyValue(ctx, bucketCfg)
 	if err != nil {
 		return 0, err
@@ -190,10 +192,11 @@ func (b *Bus) getCheckpoint(ctx *transfer, w io.Writer) (version uint64, err err
 	if err := b.answered(ctx, canRead(b.checkpointStream().Name, "$O."+storeCkpt+".M.none")); err != nil {
 		return 0, err
 	}
-	object, err := objects.Get(ctx, newest.name)
-	if err != nil {
-		return 0, err
+	t := b.newTransfer(ctx)
+	object, err := objects.Get(t, newest.name)
+	if err == nil {
+		_, err = io.Copy(t.writer(w), object) // verifies size and SHA-256 at the end
+		err = errors.Join(err, object.Close())
 	}
-	_, err = io.Copy(ctx.writer(w), object) // verifies size and SHA-256 at the end
-	return newest.version, errors.Join(err, object.Close())
+	return newest.version, t.end(err)
 }
