@@ -2,12 +2,8 @@ package monitor
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 )
@@ -52,22 +48,6 @@ type thinned struct {
 
 // NewHistory is empty.
 func NewHistory() *History { return &History{series: map[string]*thinned{}} }
-
-// ReadHistory makes a History of the metrics in a run folder, of which there may be none.
-func ReadHistory(dir string) (*History, error) {
-	h := NewHistory()
-	path := filepath.Join(dir, MetricsFile)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return h, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read metrics: %w", err)
-	}
-	defer f.Close()
-	err = scanMetrics(f, path, func(_ []byte, m Metrics) { h.Add(m.Time, m.Values) }, func(error) error { return nil })
-	return h, err
-}
 
 // Add takes in values recorded at a time in seconds since 1970. Their place on the
 // curves is the value env/steps; without it they are left out. What is counted for

@@ -34,21 +34,24 @@ func ReadMetrics(dir string) ([]Metrics, error) {
 		return nil, fmt.Errorf("read metrics: %w", err)
 	}
 	defer f.Close()
-	err = scanMetrics(f, path, func(_ []byte, m Metrics) {
+	err = scanMetrics(f, path, func(_ int64, _ []byte, m Metrics) error {
 		lines = append(lines, m)
+		return nil
 	}, func(err error) error { return err })
 	return lines, err
 }
 
-// scanMetrics calls fn with each whole line, its newline included, and bad with why a line is none:
-// its error ends the scan.
-func scanMetrics(r io.Reader, path string, fn func(line []byte, m Metrics), bad func(error) error) error {
+// scanMetrics calls fn with each whole line, its newline included, and where it begins, and bad with
+// why a line is none. An error of theirs ends the scan.
+func scanMetrics(r io.Reader, path string, fn func(at int64, line []byte, m Metrics) error, bad func(error) error) error {
 	in := bufio.NewReaderSize(r, maxLine)
+	var at int64
 	for number := 1; ; number++ {
 		line, err := in.ReadSlice('\n')
 		if err == io.EOF {
 			return nil // with or without a torn line
 		}
+		next := at + int64(len(line))
 		var m Metrics
 		switch {
 		case err == nil:
@@ -56,16 +59,21 @@ func scanMetrics(r io.Reader, path string, fn func(line []byte, m Metrics), bad 
 		case errors.Is(err, bufio.ErrBufferFull):
 			err = fmt.Errorf("no line of metrics: more than %d bytes", maxLine)
 			for rest := error(bufio.ErrBufferFull); errors.Is(rest, bufio.ErrBufferFull); {
-				_, rest = in.ReadSlice('\n')
+				line, rest = in.ReadSlice('\n')
+				next += int64(len(line))
 			}
 		default:
 			return fmt.Errorf("%s:%d: %w", path, number, err)
 		}
 		if err == nil {
-			fn(line, m)
-		} else if err := bad(fmt.Errorf("%s:%d: %w", path, number, err)); err != nil {
+			err = fn(at, line, m)
+		} else {
+			err = bad(fmt.Errorf("%s:%d: %w", path, number, err))
+		}
+		if err != nil {
 			return err
 		}
+		at = next
 	}
 }
 
@@ -94,43 +102,77 @@ func parseMetrics(line []byte) (Metrics, error) {
 }
 
 // cutMetrics drops the lines beyond step, all of them where the run begins at 0, and a torn last
-// line, by writing the others aside and renaming. Of the lines at step it drops those with the value
-// ending. A line that is none is dropped with a warning, so that it does not keep a run from going on.
-func cutMetrics(path string, step int64, ending string, warn func(error)) error {
-	whole, err := os.Open(path)
+// line. Of the lines at step it drops those with the value ending. A line that is none is dropped with
+// a warning, so that it does not keep a run from going on. What stays is given to kept, line by line.
+//
+// What is dropped is the end of the file, unless the file is damaged: then the file is cut where it
+// lies, and a run of days needs neither memory nor disk for it.
+func cutMetrics(path string, step int64, ending string, kept func(Metrics), warn func(error)) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("resume metrics: %w", err)
 	}
-	defer whole.Close()
-	var kept bytes.Buffer
-	err = scanMetrics(whole, path, func(line []byte, m Metrics) {
+	stays := func(m Metrics) bool {
 		_, ended := m.Values[ending]
-		if step > 0 && (m.Step < step || m.Step == step && !ended) {
-			kept.Write(line)
+		return step > 0 && (m.Step < step || m.Step == step && !ended)
+	}
+	var end, size int64 // of the last line that stays; of the lines that stay
+	err = scanMetrics(f, path, func(at int64, line []byte, m Metrics) error {
+		if stays(m) {
+			end, size = at+int64(len(line)), size+int64(len(line))
+			if kept != nil {
+				kept(m)
+			}
 		}
+		return nil
 	}, func(err error) error {
 		if warn != nil {
 			warn(err)
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
+	case end == size:
+		err = errors.Join(f.Truncate(end), f.Sync())
+	default:
+		_, err = f.Seek(0, io.SeekStart)
+		if err == nil {
+			err = writeAside(path, func(w io.Writer) error {
+				return scanMetrics(f, path, func(_ int64, line []byte, m Metrics) error {
+					if !stays(m) {
+						return nil
+					}
+					_, err := w.Write(line)
+					return err
+				}, func(error) error { return nil })
+			})
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("resume metrics: %w", err)
 	}
-	return WriteAside(path, kept.Bytes())
+	return nil
 }
 
 // WriteAside replaces a file at once: a crash leaves the old one or the new one.
 func WriteAside(path string, content []byte) error {
+	return writeAside(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+func writeAside(path string, write func(io.Writer) error) error {
 	aside, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = aside.Write(content)
-	err = errors.Join(err, aside.Chmod(0o644), aside.Sync(), aside.Close())
+	out := bufio.NewWriter(aside)
+	err = errors.Join(write(out), out.Flush(), aside.Chmod(0o644), aside.Sync(), aside.Close())
 	if err == nil {
 		err = os.Rename(aside.Name(), path)
 	}

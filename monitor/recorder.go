@@ -26,7 +26,8 @@ type RecorderConfig struct {
 	// Ending names a value that is written when a run ends, empty for none. A line at Step that has
 	// it is dropped, too: a run that had not ended there would not have it.
 	Ending string
-	Warn   func(error) // told of lines that are dropped since they are damaged; nil: nobody is
+	Kept   func(Metrics) // given each line that stays, from which a run goes on; nil: nobody is
+	Warn   func(error)   // told of lines that are dropped since they are damaged; nil: nobody is
 }
 
 // Recorder appends metrics to a run folder. Its methods may be called from several goroutines.
@@ -44,7 +45,7 @@ type Recorder struct {
 // OpenRecorder opens the metrics of a run folder, new or resumed.
 func OpenRecorder(cfg RecorderConfig) (*Recorder, error) {
 	path := filepath.Join(cfg.Dir, MetricsFile)
-	if err := cutMetrics(path, cfg.Step, cfg.Ending, cfg.Warn); err != nil {
+	if err := cutMetrics(path, cfg.Step, cfg.Ending, cfg.Kept, cfg.Warn); err != nil {
 		return nil, err
 	}
 	metrics, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)

@@ -3,6 +3,7 @@ package monitor
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -110,9 +111,20 @@ func TestResumeDropsLaterAndTornLines(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		r := openRecorder(t, RecorderConfig{Dir: dir, Step: test.step})
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		r := openRecorder(t, RecorderConfig{Dir: dir, Step: test.step, Kept: func(Metrics) { kept++ }})
 		if err := r.Record(test.step+1, nil); err != nil {
 			t.Fatal(err)
+		}
+		if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("resumed at %d: the file was copied (%v)", test.step, err)
+		}
+		if want := strings.Count(test.want, "\n"); kept != want {
+			t.Errorf("resumed at %d: told of %d lines, want %d", test.step, kept, want)
 		}
 		got := readFile(t, path)
 		if kept := got[:strings.LastIndex(got, "{")]; kept != test.want {
@@ -132,12 +144,12 @@ func TestMetricsThatAreNone(t *testing.T) {
 			t.Errorf("%.40q: read with %v", line, err)
 		}
 		// A run goes on without the line, and says so.
-		if err := os.WriteFile(path, []byte("{\"step\":1}\n"+line+"{\"step\":2}\n"), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte("{\"step\":1}\n"+line+"{\"step\":2}\n"+line), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		var warned []error
 		openRecorder(t, RecorderConfig{Dir: dir, Step: 5, Warn: func(err error) { warned = append(warned, err) }})
-		if len(warned) != 1 || !strings.Contains(warned[0].Error(), path+":2: ") {
+		if len(warned) != 2 || !strings.Contains(warned[0].Error(), path+":2: ") || !strings.Contains(warned[1].Error(), path+":4: ") {
 			t.Errorf("%.40q: warned of %v", line, warned)
 		}
 		if got := readFile(t, path); got != "{\"step\":1}\n{\"step\":2}\n" {
@@ -222,4 +234,50 @@ func FuzzMetrics(f *testing.F) {
 			t.Errorf("%q was read as %v", line, m)
 		}
 	})
+}
+
+// BenchmarkResume opens the metrics of a long run, of which the last hundred lines are beyond its
+// checkpoint.
+func BenchmarkResume(b *testing.B) {
+	dir := b.TempDir()
+	path := filepath.Join(dir, MetricsFile)
+	values := map[string]float64{}
+	for i := range 60 {
+		values[fmt.Sprintf("loss/value%d", i)] = math.Sqrt(float64(i))
+	}
+	const lines = 10_000
+	write := func(from, to int64) {
+		r, err := OpenRecorder(RecorderConfig{Dir: dir, Step: from})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for step := from; step < to; step++ {
+			if err := r.Record(step+1, values); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := r.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	write(0, lines)
+	info, err := os.Stat(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(info.Size())
+	b.ReportAllocs()
+	for b.Loop() {
+		history := NewHistory()
+		r, err := OpenRecorder(RecorderConfig{Dir: dir, Step: lines - 100, Kept: func(m Metrics) { history.Add(m.Time, m.Values) }})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := r.Close(); err != nil {
+			b.Fatal(err)
+		}
+		write(lines-100, lines)
+		b.StartTimer()
+	}
 }

@@ -72,14 +72,12 @@ func newWatch(cfg protocol.Config, dir string, updates int64, e *evaluator, out 
 		fmt.Fprintln(out, "warning:", err)
 		log.Warn("damaged", "error", err)
 	}
+	history := monitor.NewHistory()
+	recording.Kept = func(m monitor.Metrics) { history.Add(m.Time, m.Values) }
 	recording.Warn = func(err error) { warn(fmt.Errorf("%w; the line is dropped", err)) }
 	recorder, err := monitor.OpenRecorder(recording)
 	if err != nil {
 		return nil, err
-	}
-	history, err := monitor.ReadHistory(dir)
-	if err != nil {
-		return nil, errors.Join(err, recorder.Close())
 	}
 	if err := checkScores(filepath.Join(dir, scoresFile), warn); err != nil {
 		return nil, errors.Join(err, recorder.Close())
