@@ -89,7 +89,7 @@ func newFleet(t *testing.T, n *network, capacity int) *fleet {
 		name := "learner-" + strconv.Itoa(i+1)
 		f.learners = append(f.learners, member("learner", name, "--standby", "--run", filepath.Join(f.dir, name, run), "--preset", "debug",
 			"--steps", "0", "--duration", "0", "--set", "evaluate.every=0", "--set", "replay.capacity="+strconv.Itoa(capacity), "--set", "learner.train_ratio=4",
-			"--set", "learner.checkpoint_every=100", "--set", "learner.threads=1", "--set", "bus.store_bytes=268435456"))
+			"--set", "learner.checkpoint_every=100", "--set", "learner.threads=1", "--set", "log.every=1000", "--set", "bus.store_bytes=268435456"))
 	}
 	for i := range 2 {
 		name := "actor-" + strconv.Itoa(i+1)
