@@ -14,7 +14,9 @@ func variants() map[string]Config {
 	feedForward.Recurrent, feedForward.Blocks, feedForward.Layers = false, 1, 1
 	gaussian := base
 	gaussian.Gaussian, gaussian.Stoch = true, 2
-	return map[string]Config{"recurrent": base, "feed-forward": feedForward, "gaussian": gaussian}
+	autoregressive := base
+	autoregressive.Autoregressive = true
+	return map[string]Config{"recurrent": base, "feed-forward": feedForward, "gaussian": gaussian, "autoregressive": autoregressive}
 }
 
 func randomParams(t testing.TB, c Config) *Params {

@@ -130,7 +130,10 @@ func (a *Advisor) Step(n int, obs []float32, flags []uint8, mask []bool, context
 	nets.post.hidden.start(0, a.posterior.preRows(0, n), states.Deter, c.Deter)
 	nets.post.hidden.dense(1, a.posterior.preRows(0, n), x, c.Units)
 	nets.post.hidden.activate(a.posterior, 0, n)
-	a.sample(states, nets.post.out, a.posterior.yRows(0, n), n)
+	logits := a.logits[:n*c.LogitsLen()]
+	nets.post.out.start(0, logits, a.posterior.yRows(0, n), c.Hidden)
+	c.Draws(a.draw[:n*c.DrawLen()], a.rng)
+	c.sample(states.Stoch, a.soft[:n*c.StochLen()], logits, a.draw[:n*c.DrawLen()])
 
 	a.policy.from = a.states
 	nets.actor.recur(c, a.policy, 0, n)
@@ -146,15 +149,6 @@ func (a *Advisor) Step(n int, obs []float32, flags []uint8, mask []bool, context
 		a.exceed(n, flags, excess)
 	}
 	return nil
-}
-
-// sample draws the latents of n rows from what a layer makes of its input.
-func (a *Advisor) sample(states States, out *layer, y []float32, n int) {
-	c := &a.cfg
-	logits := a.logits[:n*c.LogitsLen()]
-	out.start(0, logits, y, c.Hidden)
-	c.Draws(a.draw[:n*c.DrawLen()], a.rng)
-	c.sample(states.Stoch, a.soft[:n*c.StochLen()], logits, a.draw[:n*c.DrawLen()])
 }
 
 func (a *Advisor) exceed(n int, flags []uint8, dst []float32) {
@@ -174,7 +168,10 @@ func (a *Advisor) exceed(n int, flags []uint8, dst []float32) {
 		x, width = a.prior[i].yRows(0, n), l.out
 	}
 	expected := a.expected.Rows(*c, 0, n)
-	a.sample(expected, a.nets.prior.out, x, n)
+	logits := a.logits[:n*c.LogitsLen()]
+	a.nets.prior.out.start(0, logits, x, c.Hidden)
+	c.Draws(a.draw[:n*c.DrawLen()], a.rng)
+	c.samplePrior(a.nets.prior, expected.Stoch, a.soft[:n*c.StochLen()], logits, a.draw[:n*c.DrawLen()])
 	decoder := a.nets.heads[Decoder]
 	for i, l := range decoder.hidden {
 		pre := a.decoder[i].preRows(0, n)

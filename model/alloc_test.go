@@ -44,6 +44,11 @@ func TestNoAllocations(t *testing.T) {
 				critic.Forward(of(Critic), Input{States: states}, values)
 				critic.Backward(values, grad, ddeter, dz)
 			})
+			prior := NewMLP(c, Prior, n, pool)
+			check("the prior", func() {
+				prior.Forward(of(Prior), Input{States: states}, dlogits)
+				prior.Backward(dlogits, grad, ddeter, nil)
+			})
 			kl, rowKL, weight := NewKL(c, n), make([]float64, n), make([]float32, n)
 			check("the KL", func() {
 				kl.Rows(rowKL, logits, dlogits)

@@ -13,6 +13,8 @@ type Config struct {
 	Classes int // classes of each latent
 	Blocks  int // blocks of the block-diagonal GRU; divides Deter
 
+	Autoregressive bool // categorical latents of the prior depend on those before them
+
 	Gaussian bool // one diagonal Gaussian of Stoch*Classes dimensions in place of the categoricals
 
 	Units  int // units of the hidden layers of encoder, decoder and heads

@@ -194,7 +194,7 @@ func (m *Imaginer) step(t, lo, hi, at int) {
 	w, n, d := c.LogitsLen(), c.StochLen(), c.DrawLen()
 	logits := m.priorLog[lo*w : hi*w]
 	m.prior.out.start(0, logits, x, c.Hidden)
-	c.sample(next.Stoch, m.soft[lo*n:hi*n], logits, m.in.Draw[s*d:e*d])
+	c.samplePrior(m.prior, next.Stoch, m.soft[lo*n:hi*n], logits, m.in.Draw[s*d:e*d])
 }
 
 // Backward takes the gradient of the logits and writes that of the policy's

@@ -115,6 +115,15 @@ func (c *Config) sample(z Latents, soft, logits, draw []float32) {
 	}
 }
 
+// samplePrior is sample for what the output layer of a prior wrote.
+func (c *Config) samplePrior(p *mlp, z Latents, soft, logits, draw []float32) {
+	if p.joint != nil {
+		p.joint.sample(c, z.Index, soft, logits, draw)
+		return
+	}
+	c.sample(z, soft, logits, draw)
+}
+
 // pick returns the first class at which the cumulative probability exceeds u,
 // and the last possible one should rounding leave the sum below u.
 func pick(p []float32, u, keep, mix float32) int32 {

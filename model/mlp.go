@@ -146,6 +146,9 @@ func (m *MLP) forwardBlock(thread, b int) {
 		return
 	}
 	m.net.out.start(0, out, last, m.net.out.parts[0].in)
+	if m.net.joint != nil {
+		m.net.joint.add(out, m.input.States.Stoch.rows(&m.cfg, lo, hi).Index)
+	}
 }
 
 func (m *MLP) first(l *layer, pre []float32, lo, hi int) {
@@ -187,6 +190,9 @@ func (m *MLP) gradJobs() []func() {
 		last := m.caches[len(m.caches)-1]
 		list = append(list, func() { out.denseGrad(m.grad, 0, last.y, last.n, m.dout) },
 			func() { out.biasGrad(m.grad, m.dout) })
+	}
+	if j := m.net.joint; j != nil {
+		list = append(list, j.grads(&m.grad, func() []int32 { return m.input.States.Stoch.Index }, &m.dout)...)
 	}
 	for i, l := range m.net.hidden {
 		c := m.caches[i]

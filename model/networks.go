@@ -11,7 +11,7 @@ type networks struct {
 	encoder *mlp
 	core    *core
 	post    posterior
-	prior   *mlp // of the deterministic state alone
+	prior   *mlp // of the deterministic state, and where it is joint of the latents too
 	actor   policyNet
 	heads   map[string]*mlp // decoder, reward, continue, critic
 }
@@ -20,6 +20,7 @@ type networks struct {
 type mlp struct {
 	hidden []*layer
 	out    *layer
+	joint  *joint // of a prior, or nil
 }
 
 // posterior maps deterministic state and embedding to logits.
@@ -54,6 +55,7 @@ func newNetworks(c Config) *networks {
 
 	l = n.module(Prior)
 	n.prior = l.mlp(priorLayers, c.Hidden, c.LogitsLen(), 1, c.Deter)
+	n.prior.joint = l.joint(cfg)
 
 	l = n.module(Actor)
 	n.actor.in = l.hidden("in", c.Units, c.Deter, c.StochLen())
@@ -102,7 +104,11 @@ func (m *mlp) packs(params *[]float32, backward bool) []func() {
 	if m.out != nil {
 		layers = append(layers[:len(layers):len(layers)], m.out)
 	}
-	return packs(layers, params, backward)
+	list := packs(layers, params, backward)
+	if m.joint != nil {
+		list = append(list, func() { m.joint.load(*params) })
+	}
+	return list
 }
 
 func packs(layers []*layer, params *[]float32, backward bool) []func() {

@@ -105,7 +105,7 @@ func (p *Predictor) Predict(actions []int32, dst []float32) {
 		}
 		p.prior.out.start(0, p.logits, x, c.Hidden)
 		c.Draws(p.draw, p.rng)
-		c.sample(p.states.Stoch, p.soft, p.logits, p.draw)
+		c.samplePrior(p.prior, p.states.Stoch, p.soft, p.logits, p.draw)
 		out := dst[t*n*c.Obs : (t+1)*n*c.Obs]
 		p.decoder.Forward(p.decoding, Input{States: p.states}, out)
 		for i, v := range out {

@@ -9,16 +9,8 @@ import (
 // With one sample the prediction is what the imaginer and the decoder compute from
 // the same state, action and draws.
 func TestPredictorAgreesWithTheImaginer(t *testing.T) {
-	for _, gaussian := range []bool{false, true} {
-		c := Config{
-			Obs: 5, Actions: 3, Deter: 16, Hidden: 8, Stoch: 3, Classes: 4, Units: 8, Layers: 2, Blocks: 2, Bins: 11,
-			Recurrent: true, PolicyUnits: 4, Unimix: 0.01, Gaussian: gaussian,
-		}
-		params, err := NewParams(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		params.Init(rand.New(rand.NewPCG(1, 2)))
+	for name, c := range variants() {
+		params := randomParams(t, c)
 		p, err := NewPredictor(params, 2, 9)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +58,7 @@ func TestPredictorAgreesWithTheImaginer(t *testing.T) {
 		NewFrozenMLP(c, Decoder, 1, pool).Forward(params.Module(Decoder).Data, Input{States: im.States.Rows(c, 1, 2)}, out)
 		for i, v := range out {
 			if want := Symexp(float64(v)); math.Abs(float64(got[i])-want) > 1e-5*(1+math.Abs(want)) {
-				t.Errorf("gaussian %v: value %d is %v, want %v", gaussian, i, got[i], want)
+				t.Errorf("%s: value %d is %v, want %v", name, i, got[i], want)
 			}
 		}
 	}

@@ -189,6 +189,11 @@ type ModelSection struct {
 	// Latent variables: discrete (categoricals with straight-through gradients) or gaussian (the
 	// ablation, of the same width).
 	Latent string `yaml:"latent"`
+	// How the prior draws discrete latents: independent (DreamerV3) or autoregressive (each given
+	// those before it). What cannot be predicted, such as the size of the next job, is encoded in
+	// many latents at once; drawn independently they make something in between, and large jobs are
+	// never imagined. Gaussian latents are independent.
+	Prior string `yaml:"prior"`
 	// Width of the hidden layers of encoder, decoder, heads, policy and critic.
 	Units int `yaml:"units"`
 	// Hidden layers of encoder, decoder, policy and critic.
@@ -446,7 +451,7 @@ func DefaultConfig() Config {
 			Workload:         WorkloadSection{Kind: "poisson", Arrival: "arrival", Size: "size", Unit: 1, Burst: 3},
 		},
 		Model: ModelSection{
-			Deter: 128, Hidden: 96, Stoch: 32, Classes: 16, Latent: "discrete",
+			Deter: 128, Hidden: 96, Stoch: 32, Classes: 16, Latent: "discrete", Prior: "independent",
 			Units: 96, Layers: 2, Blocks: 1, Bins: 255, Policy: "gru", PolicyUnits: 64,
 		},
 		Learner: LearnerSection{

@@ -153,6 +153,7 @@ func (v *validator) model(m *ModelSection) {
 	v.between("model.classes", m.Classes, 1, maxWidth)
 	v.check(m.Latent != "discrete" || m.Classes >= 2, "model.classes", m.Classes, "2 or more for discrete latents")
 	v.oneOf("model.latent", m.Latent, "discrete", "gaussian")
+	v.oneOf("model.prior", m.Prior, "independent", "autoregressive")
 	v.between("model.units", m.Units, 1, maxWidth)
 	v.between("model.layers", m.Layers, 1, 64)
 	v.check(m.Blocks >= 1 && m.Deter%m.Blocks == 0, "model.blocks", m.Blocks, "a divisor of model.deter (%d)", m.Deter)

@@ -126,7 +126,7 @@ func TestParamsInBFloat16(t *testing.T) {
 // The number of threads must not change a bit: partial sums belong to blocks of
 // rows. The batch is large enough for several blocks.
 func TestThreadsDoNotMatter(t *testing.T) {
-	c := variants()["recurrent"]
+	c := variants()["autoregressive"]
 	c.BatchSize, c.ImagineLast = 20, 6
 	var files [][]byte
 	for _, threads := range []int{1, 2, 3, 4} {

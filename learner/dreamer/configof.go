@@ -22,8 +22,8 @@ func ConfigOf(c protocol.Config, obs, actions int) Config {
 		Model: model.Config{
 			Obs: obs, Actions: actions,
 			Deter: m.Deter, Hidden: m.Hidden, Stoch: m.Stoch, Classes: m.Classes, Blocks: m.Blocks,
-			Gaussian: m.Latent == "gaussian",
-			Units:    m.Units, Layers: m.Layers, Bins: m.Bins,
+			Autoregressive: m.Prior == "autoregressive", Gaussian: m.Latent == "gaussian",
+			Units: m.Units, Layers: m.Layers, Bins: m.Bins,
 			Recurrent: m.Policy == "gru", PolicyUnits: m.PolicyUnits,
 			Unimix: float32(l.Unimix),
 		},

@@ -23,15 +23,17 @@
 // that state is rolled along the replayed sequence without a gradient and then
 // through imagination with one; a rollout keeps the action mask of its start.
 //
-// Two settings are not DreamerV3's, for environments like job queues, whose
+// Three settings are not DreamerV3's, for environments like job queues, whose
 // costs have heavy tails and come from arrivals that no action changes:
 // ScaleByAdvantage puts advantages through symlog, scaled by their own size, and
 // ImagineGroup imagines several rollouts from a state, with the same chances and
-// different actions, and makes them each other's baseline.
+// different actions, and makes them each other's baseline. Model.Autoregressive
+// has the prior draw each latent given those before it, without which the large
+// jobs of a heavy tail are never imagined (dreamfleet evaluate --imagination).
 // Without them it is DreamerV3's loss.
 //
 // The preset small, which is the default, is made for small models at many
-// updates a second. It departs from the published settings in both of these, and
+// updates a second. It departs from the published settings in the first two of these, and
 // in these values (published ones in brackets):
 //
 //   - three learning rates, 1e-3 for the world model, 3e-4 for the policy and 5e-4
@@ -46,5 +48,5 @@
 //   - a GRU of one block (8), and layers smaller than those of any published size
 //
 // The presets 1m, 12m and 50m have the published values in all of them, and the
-// loss without the two settings. debug, which learns nothing, is small made smaller.
+// loss without the three settings. debug, which learns nothing, is small made smaller.
 package dreamer

@@ -218,10 +218,11 @@ func TestHeadOperators(t *testing.T) {
 				var all vec
 				stochs := split(w["stoch"], m.StochLen())
 				for r, x := range split(w["deter"], m.Deter) {
-					if name != model.Prior {
-						x = join(x, stochs[r])
+					if name == model.Prior {
+						all = append(all, w.prior(m, x, b.feat.states.Stoch, r)...)
+						continue
 					}
-					all = append(all, w.mlp(name, x)...)
+					all = append(all, w.mlp(name, join(x, stochs[r]))...)
 				}
 				return all
 			}

@@ -61,7 +61,7 @@ func (s *refStep) losses(w weights, f *freezer, r *refResult) []float64 {
 	var prior, decoded, values, slowValues []vec
 	var reconstruction, reward, goes float64
 	for i, st := range states {
-		prior = append(prior, w.mlp("prior", st.deter))
+		prior = append(prior, w.prior(m, st.deter, s.posterior, i))
 		decoded = append(decoded, w.mlp("decoder", st.feat()))
 		for j, v := range decoded[i] {
 			reconstruction += (v - target[i][j]) * (v - target[i][j])

@@ -91,6 +91,28 @@ func (w weights) mlp(module string, x vec) vec {
 	return w.linear(module+"/out", x)
 }
 
+// prior is the prior's logits, given the latents of a row where it is autoregressive: each latent adds to
+// the logits of those after it the row of its class.
+func (w weights) prior(c model.Config, deter vec, z model.Latents, row int) vec {
+	y := w.mlp("prior", deter)
+	if !c.Autoregressive {
+		return y
+	}
+	at := w["prior/joint/kernel"]
+	for i := range c.Stoch {
+		after := y[(i+1)*c.Classes:]
+		k := int(z.Index[row*c.Stoch+i])
+		for j := range after {
+			after[j] += at[k*len(after)+j]
+		}
+		at = at[c.Classes*len(after):]
+	}
+	if len(at) > 0 {
+		panic("reference: shape of prior/joint")
+	}
+	return y
+}
+
 // blockDiagonal adds x times a block-diagonal matrix to y.
 func (w weights) blockDiagonal(y vec, name string, x vec, blocks int) {
 	kernel := w[name+"/kernel"]
@@ -410,7 +432,7 @@ func (w weights) imagine(c model.Config, starts []refState, policy []vec, h int,
 			s = starts[i]
 		case !f.replay:
 			s.deter = w.core(c, states[i-n], int(action[i-n]))
-			prior := w.mlp("prior", s.deter)
+			prior := w.prior(c, s.deter, sampled, i)
 			if c.Gaussian {
 				s.stoch = f.sample(c, prior, nil, noise[(i-n)*d:(i-n+1)*d])
 			} else {

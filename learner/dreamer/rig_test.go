@@ -30,11 +30,13 @@ func variants() map[string]Config {
 	gaussian := base
 	gaussian.Model.Gaussian, gaussian.Model.Blocks, gaussian.Model.Stoch = true, 4, 2
 	gaussian.ScaleByAdvantage, gaussian.ImagineGroup = true, 4
+	autoregressive := base
+	autoregressive.Model.Autoregressive = true
 	// So many sequences and rollouts that the scans take them in several blocks,
 	// the last of them smaller.
 	blocks := base
 	blocks.BatchSize, blocks.BatchLength, blocks.ImagineLast, blocks.ImagineLength = 12, 6, 6, 2
-	return map[string]Config{"recurrent": base, "feed-forward": feedForward, "gaussian": gaussian, "blocks": blocks}
+	return map[string]Config{"recurrent": base, "feed-forward": feedForward, "gaussian": gaussian, "autoregressive": autoregressive, "blocks": blocks}
 }
 
 // newAgent makes an agent whose parameters are all away from their initial
