@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,4 +245,37 @@ func FuzzDecode(f *testing.F) {
 			t.Error("a valid clip is none once slim")
 		}
 	})
+}
+
+// Real values are all that were observed, and predictions come after every eighth step that is followed by
+// eight of the same episode.
+func TestImagination(t *testing.T) {
+	r := newRig(t)
+	r.camera.Ask()
+	for len(r.clips) == 0 {
+		r.tick(t)
+	}
+	m, err := NewImagination(r.params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	frames := slices.Clone(r.clips[0].Frames[:40])
+	for i := range frames {
+		frames[i].Flags = 0
+	}
+	frames[0].Flags = model.First | flagEpisodeStart
+	frames[20].Flags = flagEpisodeStart
+	m.Add(frames)
+	for i := range m.Real {
+		// After 8 steps and after 24 and 32; what follows step 16 begins another episode.
+		if len(m.Real[i]) != 40 || len(m.Next[i]) != 3*imaginedSamples || len(m.Ahead[i]) != len(m.Next[i]) {
+			t.Fatalf("value %d: %d real, %d and %d predicted", i, len(m.Real[i]), len(m.Next[i]), len(m.Ahead[i]))
+		}
+		for k, f := range frames {
+			if m.Real[i][k] != f.Obs[i] {
+				t.Fatalf("value %d of step %d is %v, want %v", i, k, m.Real[i][k], f.Obs[i])
+			}
+		}
+	}
 }

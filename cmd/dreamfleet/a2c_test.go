@@ -65,6 +65,9 @@ func TestA2CTrainsAndResumes(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(dir, replayDir)); err == nil {
 				t.Error("there is a replay")
 			}
+			if code, _, stderr := execute(t, "evaluate", "--run", dir, "--imagination"); code != exitUsage || !strings.Contains(stderr, "a2c has no world model") {
+				t.Errorf("the imagination of A2C: exit %d, %q", code, stderr)
+			}
 			if code, out, stderr := execute(t, "evaluate", "--run", dir, "--jobs", "40", "--json"); code != exitOK || !strings.Contains(out, policyName(protocol.A2C, true)) {
 				t.Errorf("evaluate ended with %d: %s %s", code, out, stderr)
 			}

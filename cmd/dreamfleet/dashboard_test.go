@@ -138,6 +138,10 @@ func TestTrainServesItsDashboard(t *testing.T) {
 	if err != nil || len(clip.Frames) != 100 || len(clip.Forecasts) != 2 || clip.Source != "recorded" || !(clip.Ratio > 0) {
 		t.Errorf("view %+v, %v", clip, err)
 	}
+	if code, out, stderr := execute(t, "evaluate", "--run", dir, "--seeds", "1-2", "--jobs", "100", "--imagination"); code != exitOK || strings.Count(out, " real ") != 24 ||
+		!strings.Contains(out, "size / 1000") || !strings.Contains(out, "8 steps ahead") || strings.Contains(out, " - ") {
+		t.Errorf("the imagination: exit %d, %q, %q", code, out, stderr)
+	}
 	if code := run(t.Context(), []string{"evaluate", "--run", dir, "--view", "../one"}, &out, &errs); code != exitUsage {
 		t.Errorf("a name that leaves the folder: %d", code)
 	}

@@ -234,6 +234,7 @@ type evaluateFlags struct {
 	sets                                         []string
 	jobs                                         int
 	asJSON, asResults, sampled, rules, predicted bool
+	imagination                                  bool
 }
 
 func newEvaluateCommand() *cobra.Command {
@@ -259,6 +260,10 @@ where a trial has several episodes, ratio_to_left_by_episode: a list of what rat
 policy, as an experiment keeps them: the task is called env.name. With --trace the last episode of the
 first seed is written in the format that 'env verify' reads.
 
+With --imagination the world model is looked at in place of the scores: for each value of an observation, quantiles of
+what came in the first trials and of what was predicted one and eight steps ahead. A model that imagines
+no large jobs trains a policy for a world without them.
+
 With --policy the parameters and the configuration are those of a file that 'dreamfleet export' wrote.
 With --rules there is no run: the heuristics alone are scored, on the defaults under --config and --set.`,
 		Example: `  # The learned policy beside all heuristics.
@@ -276,6 +281,9 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
 
   # Record an episode for the dashboard to play.
   dreamfleet evaluate --run runs/small --seeds 3000 --view seed-3000
+
+  # Are the world model's jobs like the real ones?
+  dreamfleet evaluate --run runs/small --imagination
 
   # Record an episode and check it.
   dreamfleet evaluate --run runs/small --seeds 2000 --trace episode.jsonl.gz
@@ -302,6 +310,7 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
 	flags.BoolVar(&f.sampled, "sampled", false, "draw actions instead of taking the most probable one")
 	flags.StringVar(&f.trace, "trace", "", "`file` to write the episode of the first seed to; gzipped if it ends in .gz")
 	flags.StringVar(&f.view, "view", "", "record the last episode of the first seed under this `name` for the dashboard, with what the world model predicts")
+	flags.BoolVar(&f.imagination, "imagination", false, "compare what the world model imagines with what happens, value by value of an observation")
 	flags.StringVar(&f.level, "log-level", "warn", "trace, debug, info, warn or error")
 	must(cmd.MarkFlagDirname("run"))
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
@@ -309,11 +318,13 @@ With --rules there is no run: the heuristics alone are scored, on the defaults u
 	cmd.MarkFlagsMutuallyExclusive("trace", "results")
 	for _, other := range []string{"json", "results", "trace"} {
 		cmd.MarkFlagsMutuallyExclusive("view", other)
+		cmd.MarkFlagsMutuallyExclusive("imagination", other)
 	}
-	for _, name := range []string{"run", "policy", "trace", "sampled", "json", "world-model"} {
+	cmd.MarkFlagsMutuallyExclusive("imagination", "view")
+	for _, name := range []string{"run", "policy", "trace", "sampled", "json", "world-model", "imagination"} {
 		cmd.MarkFlagsMutuallyExclusive("rules", name)
 	}
-	for _, name := range []string{"run", "view", "world-model"} { // which need all of a checkpoint
+	for _, name := range []string{"run", "view", "world-model", "imagination"} { // which need all of a checkpoint
 		cmd.MarkFlagsMutuallyExclusive("policy", name)
 	}
 	return cmd
@@ -412,6 +423,9 @@ func (f *evaluateFlags) evaluate(cmd *cobra.Command) error {
 	}
 	if f.asResults {
 		return f.writeResults(ctx, out, e, trained, blob)
+	}
+	if f.imagination {
+		return e.writeImagination(ctx, blob, !f.sampled, f.run, out, newLogger(f.level, cmd.ErrOrStderr()))
 	}
 	if f.view != "" {
 		return e.recordView(ctx, blob, !f.sampled, f.run, f.view, out, newLogger(f.level, cmd.ErrOrStderr()))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -15,19 +16,23 @@ import (
 	"github.com/dreamfleet/dreamfleet/view"
 )
 
-// witness notes what the policy observed and thought in the first trial.
+// witness notes what the policy observed and thought in the first trials.
 type witness struct {
 	policy
-	obsLen, actions int
-	frames          []view.Frame // Obs, Probs and Flags
+	obsLen, actions, trials int
+	frames                  [][]view.Frame // of each trial: Obs, Probs and Flags
 }
 
 // Act acts and takes notes.
 func (w *witness) Act(obs []float32, flags []uint8, mask []bool, action []int32, logProb []float32) {
 	w.policy.Act(obs, flags, mask, action, logProb)
-	w.frames = append(w.frames, view.Frame{
-		Obs: append([]float32(nil), obs[:w.obsLen]...), Probs: append([]float32(nil), w.Probs()[:w.actions]...), Flags: flags[0],
-	})
+	if w.frames == nil {
+		w.frames = make([][]view.Frame, w.trials)
+	}
+	row := func(x []float32, i, n int) []float32 { return slices.Clone(x[i*n : (i+1)*n]) }
+	for i := range w.frames {
+		w.frames[i] = append(w.frames[i], view.Frame{Obs: row(obs, i, w.obsLen), Probs: row(w.Probs(), i, w.actions), Flags: flags[i]})
+	}
 }
 
 // recordView plays the trials and keeps the last episode of the first one in the run folder, with
@@ -37,7 +42,7 @@ func (e *evaluator) recordView(ctx context.Context, blob []byte, greedy bool, di
 		return fmt.Errorf("%w: --view is %q: a name has 1 to %d of the characters A-Z a-z 0-9 _ -", protocol.ErrConfig, name, protocol.MaxName)
 	}
 	spec := e.world.spec
-	notes := &witness{obsLen: spec.Obs, actions: spec.Actions}
+	notes := &witness{obsLen: spec.Obs, actions: spec.Actions, trials: 1}
 	scores, actions, err := e.play(ctx, blob, greedy, notes)
 	if err != nil {
 		return err
@@ -61,7 +66,7 @@ func (e *evaluator) recordView(ctx context.Context, blob []byte, greedy bool, di
 		return err
 	}
 	err = e.trials.Last(actions[0], func(env *loadbalance.Env, action, step int) {
-		f, noted := view.Shoot(env.Sim(), left, index), notes.frames[step]
+		f, noted := view.Shoot(env.Sim(), left, index), notes.frames[0][step]
 		f.Action, f.Obs, f.Probs, f.Flags = action, noted.Obs, noted.Probs, noted.Flags
 		clip.Frames = append(clip.Frames, f)
 	})
