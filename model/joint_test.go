@@ -1,6 +1,9 @@
 package model
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 // Latents that always have the same class are drawn with the same class by an autoregressive prior that has
 // learned them, and by chance alone by one that draws them independently.
@@ -55,5 +58,48 @@ func TestPriorOfDependentLatents(t *testing.T) {
 		if alike < test.least || alike > test.most {
 			t.Errorf("autoregressive %v: %v of the draws have three latents of one class, want %v to %v", test.autoregressive, alike, test.least, test.most)
 		}
+	}
+}
+
+// Classes are drawn as often as they should be, rare ones too, and by numbers in common mostly alike from
+// probabilities that are alike.
+func TestRace(t *testing.T) {
+	p := []float32{0.5, 0, 0.3, 0.149, 0.05, 0.001}
+	other := []float32{0.4, 0, 0.3, 0.249, 0.05, 0.001} // a tenth is elsewhere
+	const n, mix = 1 << 20, 0.01
+	counts, alike := make([]float64, len(p)), 0.
+	r := newRand()
+	for range n {
+		u := r.Float32()
+		k := race(p, u, 1-mix, mix/6)
+		counts[k]++
+		if k == race(other, u, 1-mix, mix/6) {
+			alike++
+		}
+	}
+	for k, c := range counts {
+		want := n * ((1-mix)*float64(p[k]) + mix/6)
+		if sigma := math.Sqrt(want); math.Abs(c-want) > 4*sigma {
+			t.Errorf("class %d is drawn %v times of %d, want %.0f", k, c, n, want)
+		}
+	}
+	// (1 - d)/(1 + d) at least, with d = 0.1: the bound of the race.
+	if share := alike / n; share < 0.81 {
+		t.Errorf("%v of the draws are alike", share)
+	}
+	if k := race([]float32{0, 0, 1}, 0, 1, 0); k != 2 {
+		t.Errorf("class %d of probability 0 is drawn", k)
+	}
+}
+
+func BenchmarkRace(b *testing.B) {
+	p := make([]float32, 16)
+	for i := range p {
+		p[i] = 1. / 16
+	}
+	u := float32(0)
+	for b.Loop() {
+		race(p, u, 1, 0)
+		u += 1e-6
 	}
 }

@@ -234,6 +234,9 @@ type LearnerSection struct {
 	// Train steps of the world model before the actor's first. A young world model collapses the
 	// policy onto few servers.
 	ActorStart int64 `yaml:"actor_start"`
+	// Train steps before the latents of an autoregressive prior depend on one another. Until then
+	// large jobs are not imagined, and the policy learns the rest with a fifth of the noise.
+	PriorStart int64 `yaml:"prior_start"`
 	// Steps over which rewards are discounted by 1/e: the discount is 1 - 1/horizon. Settled
 	// rewards need 50 to 100; Park's timing 200 and more.
 	Horizon float64 `yaml:"horizon"`
@@ -451,7 +454,7 @@ func DefaultConfig() Config {
 			Workload:         WorkloadSection{Kind: "poisson", Arrival: "arrival", Size: "size", Unit: 1, Burst: 3},
 		},
 		Model: ModelSection{
-			Deter: 128, Hidden: 96, Stoch: 32, Classes: 16, Latent: "discrete", Prior: "independent",
+			Deter: 128, Hidden: 96, Stoch: 32, Classes: 16, Latent: "discrete", Prior: "autoregressive",
 			Units: 96, Layers: 2, Blocks: 1, Bins: 255, Policy: "gru", PolicyUnits: 64,
 		},
 		Learner: LearnerSection{
@@ -461,6 +464,7 @@ func DefaultConfig() Config {
 			TrainRatio:     32,
 			Prefill:        4_000,
 			ActorStart:     400,
+			PriorStart:     8000,
 			Horizon:        50,
 			ImagineLength:  32,
 			ImagineLast:    2,

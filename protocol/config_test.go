@@ -216,6 +216,9 @@ func TestConfigIsReadBackIdentically(t *testing.T) {
 			t.Errorf("preset %s\nwrote %+v\nread  %+v", p.Name, c, back)
 		}
 	}
+	if old, err := DecodeConfig("config.yaml", []byte("model: {deter: 64}")); err != nil || old.Model.Prior != "independent" {
+		t.Errorf("a run from before there was a choice has the prior %q (%v)", old.Model.Prior, err)
+	}
 	if _, err := DecodeConfig("config.yaml", []byte("model: {deter: 3, blocks: 2}")); err == nil || !strings.Contains(err.Error(), "config.yaml: configuration: model.blocks") {
 		t.Errorf("an invalid saved configuration: %v", err)
 	}

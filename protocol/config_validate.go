@@ -168,6 +168,7 @@ func (v *validator) learner(l *LearnerSection) {
 	v.between("learner.batch_length", l.BatchLength, 2, maxWidth)
 	v.positive("learner.train_ratio", l.TrainRatio)
 	v.notNegative("learner.actor_start", float64(l.ActorStart))
+	v.notNegative("learner.prior_start", float64(l.PriorStart))
 	v.check(l.Horizon >= 1, "learner.horizon", l.Horizon, "1 or more")
 	v.between("learner.imagine_length", l.ImagineLength, 1, maxWidth)
 	v.check(l.ImagineLast == 0 || l.ImagineLast >= 2 && l.ImagineLast <= l.BatchLength, "learner.imagine_last", l.ImagineLast,

@@ -24,9 +24,11 @@ func (c *Config) Encode() ([]byte, error) {
 }
 
 // DecodeConfig reads what Encode has written and checks it; source names it in messages. Keys
-// that an older version did not know have their defaults.
+// that an older version did not know have what it did without them, which is their default but for
+// model.prior.
 func DecodeConfig(source string, document []byte) (Config, error) {
 	c := DefaultConfig()
+	c.Model.Prior = "independent"
 	if err := c.Merge(source, document); err != nil {
 		return Config{}, err
 	}

@@ -205,6 +205,9 @@ func (a *Agent) gradients(ctx context.Context) error {
 	}
 	for i := range a.grads {
 		a.grads[i] = a.program.Grad(i)
+		if m := &a.params.Modules[i]; m.Name == model.Prior && a.opt.Step < a.cfg.PriorStart {
+			clear(m.JointOf(a.grads[i])) // which begins at zero and so stays there
+		}
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type Config struct {
 	Lambda        float64 // of the lambda-return
 	Entropy       float64 // weight of the policy's entropy
 	ActorStart    int64   // updates before the policy learns: a young world model misleads it
+	PriorStart    int64   // updates before an autoregressive prior is more than an independent one
 
 	EntropyHalfLife int64 // updates in which that weight then falls by half, down to a tenth; 0: it stays
 
@@ -85,6 +86,8 @@ func (c Config) Validate() error {
 		return fail("learning rates", []float64{c.ModelRate, c.ActorRate, c.CriticRate}, "positive")
 	case c.Warmup < 0 || c.HalfLife < 0 || c.EntropyHalfLife < 0:
 		return fail("warmup and half-lives", []int64{c.Warmup, c.HalfLife, c.EntropyHalfLife}, "at least 0")
+	case c.ActorStart < 0 || c.PriorStart < 0:
+		return fail("starts", []int64{c.ActorStart, c.PriorStart}, "at least 0")
 	case c.Clip < 0:
 		return fail("agc", c.Clip, "at least 0")
 	case c.FreeNats < 0 || c.Reconstruction < 0 || c.ReplayValue < 0:

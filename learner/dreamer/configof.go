@@ -29,7 +29,7 @@ func ConfigOf(c protocol.Config, obs, actions int) Config {
 		},
 		BatchSize: l.BatchSize, BatchLength: l.BatchLength,
 		Horizon: l.Horizon, ImagineLength: l.ImagineLength, ImagineLast: l.ImagineLast, ImagineGroup: l.ImagineGroup, Lambda: l.Lambda,
-		Entropy: l.Entropy, EntropyHalfLife: l.EntropyHalfLife, ScaleByAdvantage: l.AdvantageScale == "advantages", ActorStart: l.ActorStart,
+		Entropy: l.Entropy, EntropyHalfLife: l.EntropyHalfLife, ScaleByAdvantage: l.AdvantageScale == "advantages", ActorStart: l.ActorStart, PriorStart: l.PriorStart,
 		ModelRate: l.ModelLR, ActorRate: l.ActorLR, CriticRate: l.CriticLR, Warmup: l.Warmup, HalfLife: l.LRHalfLife, Clip: l.AGC,
 		FreeNats: l.FreeNats, Reconstruction: l.Reconstruction, ReplayValue: l.ReplayValue,
 		SlowRate: l.SlowRate, ReturnRate: l.ReturnRate, Threads: threads,

@@ -33,7 +33,7 @@
 // Without them it is DreamerV3's loss.
 //
 // The preset small, which is the default, is made for small models at many
-// updates a second. It departs from the published settings in the first two of these, and
+// updates a second. It departs from the published settings in all of these, and
 // in these values (published ones in brackets):
 //
 //   - three learning rates, 1e-3 for the world model, 3e-4 for the policy and 5e-4

@@ -131,7 +131,7 @@ func recompute(t *testing.T, file []byte) {
 	}
 	n := len(r.imagined) - len(r.returns)
 	for i, p := range r.priorProbs {
-		checkPicks(t, "prior", m, p, step.priorDraw[i*m.Stoch:(i+1)*m.Stoch], step.imagined.Index[(n+i)*m.Stoch:(n+i+1)*m.Stoch])
+		checkPriors(t, "prior", m, p, step.priorDraw[i*m.Stoch:(i+1)*m.Stoch], step.imagined.Index[(n+i)*m.Stoch:(n+i+1)*m.Stoch])
 	}
 	for i, p := range r.actionProbs {
 		checkPick(t, "action", p, d.values("draws/action")[i], step.action[i])

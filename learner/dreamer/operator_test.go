@@ -414,7 +414,7 @@ func checkImagineAndActor(t *testing.T, b *bench) {
 	}
 	near(t, "imagined states", b.imaginer.States.Deter, deter, 1e-5)
 	for i, p := range priors {
-		checkPicks(t, "imagined latents", m, p, b.batch.rollout.Draw[i*m.Stoch:(i+1)*m.Stoch], b.imaginer.States.Stoch.Index[(n+i)*m.Stoch:(n+i+1)*m.Stoch])
+		checkPriors(t, "imagined latents", m, p, b.batch.rollout.Draw[i*m.Stoch:(i+1)*m.Stoch], b.imaginer.States.Stoch.Index[(n+i)*m.Stoch:(n+i+1)*m.Stoch])
 	}
 	var probs []vec
 	for i, l := range want {
@@ -465,6 +465,37 @@ func checkPick(t *testing.T, what string, p vec, draw float32, got int32) {
 	}
 	if u := float64(draw); u < below-1e-5 || u > below+p[got]+1e-5 {
 		t.Errorf("%s: class %d for a draw of %v, which covers [%v, %v)", what, got, u, below, below+p[got])
+	}
+}
+
+// checkRace is checkPick for a class that was drawn by race: class k at the rate p_k/E_k, with E_k the quantile of an
+// exponential that bits 16·(k mod 4) to 16·(k mod 4)+15 of a SplitMix64 number have. Rates that are nearly equal may
+// change places with float32.
+func checkRace(t *testing.T, what string, p vec, u float32, got int32) {
+	t.Helper()
+	rates := make(vec, len(p))
+	for k, q := range p {
+		x := (uint64(math.Float32bits(u))<<16 + uint64(k/4)) * 0x9e3779b97f4a7c15
+		x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+		x = (x ^ x>>27) * 0x94d049bb133111eb
+		x ^= x >> 31
+		at := x >> (16 * (k % 4)) & 0xffff
+		rates[k] = -q / math.Log((float64(at)+0.5)/65536)
+	}
+	if most := slices.Max(rates); rates[got] < most*(1-1e-4) {
+		t.Errorf("%s: class %d for a draw of %v at the rates %v", what, got, u, rates)
+	}
+}
+
+// checkPriors is checkPicks for the prior's draws.
+func checkPriors(t *testing.T, what string, m model.Config, p vec, draw []float32, got []int32) {
+	t.Helper()
+	if !m.Autoregressive {
+		checkPicks(t, what, m, p, draw, got)
+		return
+	}
+	for i, q := range split(p, m.Classes) {
+		checkRace(t, what, q, draw[i], got[i])
 	}
 }
 

@@ -103,6 +103,34 @@ func TestWhichLossTrainsWhat(t *testing.T) {
 	}
 }
 
+// What the latents of an autoregressive prior add to one another stays zero for PriorStart updates, while the rest of
+// the prior learns.
+func TestPriorStart(t *testing.T) {
+	c := variants()["autoregressive"]
+	c.PriorStart = 7
+	a := newAgent(t, c)
+	for step, want := range map[int64]bool{0: false, 6: false, 7: true, 8: true} {
+		a.opt.Step = step
+		if err := a.batch.load(c, newBatchOf(c, 1)); err != nil {
+			t.Fatal(err)
+		}
+		a.batch.draw(c, a.rng)
+		if err := a.gradients(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range a.params.Modules {
+			m, learns := &a.params.Modules[i], func(g float32) bool { return g != 0 }
+			if m.Name != model.Prior {
+				continue
+			}
+			joint := m.JointOf(a.grads[i])
+			if len(joint) != 3*c.Model.Classes*c.Model.Classes || slices.ContainsFunc(joint, learns) != want || !slices.ContainsFunc(a.grads[i], learns) {
+				t.Errorf("after %d updates: %d joint gradients, learning %v, want %v", step, len(joint), slices.ContainsFunc(joint, learns), want)
+			}
+		}
+	}
+}
+
 // The policy waits for ActorStart updates, and not one more.
 func TestActorStart(t *testing.T) {
 	c := variants()["recurrent"]
