@@ -104,11 +104,11 @@ func (j *joint) sample(c *Config, z []int32, soft, logits, draw []float32) {
 }
 
 // race draws a class by as many clocks as there are classes, whose times are exponential at the rates of the
-// probabilities: the first to ring has won. Of rollouts with the same numbers two draw the same class as often
-// as half of what their probabilities have in common lets them, whatever the order of the classes, and latents
-// that have been drawn alike make the next ones alike. Where pick, which goes by that order, made two
-// rollouts of one state each other's baseline, what they had in common was 0.45 of the variance of the
-// returns on Park, and by race 0.62.
+// probabilities: the first to ring has won. Two rollouts with the same number draw the same class with a
+// probability of (1-d)/(1+d) or more, d being the total variation between their probabilities, whatever the
+// order of the classes; and latents that were drawn alike make the next ones alike. Rollouts of one state are
+// each other's baseline: what two had in common was 0.45 of the variance of their returns on Park by pick,
+// which goes by that order, and 0.62 by race.
 func race(p []float32, u, keep, mix float32) int32 {
 	clocks := clockRates()
 	seed := uint64(math.Float32bits(u)) << 16

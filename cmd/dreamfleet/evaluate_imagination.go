@@ -15,8 +15,8 @@ import (
 	"github.com/dreamfleet/dreamfleet/view"
 )
 
-// imaginedTrials is how many of the trials, at most, the imagination is compared on: of more, a hundredth of all
-// jobs would not be known better than by eye.
+// imaginedTrials is how many of the trials, at most, the imagination is compared on: of Park's 30 000 jobs as many as
+// 30 lie beyond the last quantile.
 const imaginedTrials = 30
 
 // writeImagination plays the trials and writes, for each value of an observation, quantiles of what happened and of
