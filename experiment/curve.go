@@ -4,7 +4,11 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,21 +25,20 @@ const (
 	sampledSuffix = "_sampled"
 )
 
-// Curve is a learning curve: evaluations while training. Ratios are IQMs of mean job completion times over LEFT's on
-// the run's evaluation seeds.
-type Curve struct {
-	Steps, Minutes  []float64 // environment steps and the run's own wall-clock
-	Greedy, Sampled []float64
+// LearningCurve has the evaluations of a run while it trained: by environment steps and minutes of wall-clock time, the
+// IQM of the ratios to LEFT of the greedy and of the sampled policy, NaN where it was not measured.
+type LearningCurve struct {
+	Steps, Minutes, Greedy, Sampled []float64
 }
 
-// ReadCurve takes the evaluations from a run folder's metrics. Time counts while a process of the run was training,
+// RunCurve takes the evaluations from a run folder's metrics. Time counts while a process of the run was training,
 // over all of its restarts; of runs whose metrics do not say so it is the time since the first line.
-func ReadCurve(dir string) (Curve, error) {
+func RunCurve(dir string) (LearningCurve, error) {
 	metrics, err := monitor.ReadMetrics(dir)
 	if err != nil {
-		return Curve{}, err
+		return LearningCurve{}, err
 	}
-	var c Curve
+	var c LearningCurve
 	var before, latest, began float64 // seconds: of earlier processes, of this one, and the clock at the first line
 	for _, m := range metrics {
 		if began == 0 {
@@ -73,7 +76,7 @@ func evaluation(values map[string]float64) (greedy, sampled float64, ok bool) {
 }
 
 // Write writes the curve as CSV.
-func (c Curve) Write(path string) (err error) {
+func (c LearningCurve) Write(path string) (err error) {
 	f, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("learning curve: %w", err)
@@ -85,4 +88,79 @@ func (c Curve) Write(path string) (err error) {
 		rows = append(rows, []string{number(c.Steps[i]), number(c.Minutes[i]), number(c.Greedy[i]), number(c.Sampled[i])})
 	}
 	return csv.NewWriter(f).WriteAll(rows)
+}
+
+// maxCurveRows bounds a curve: an evaluation a second for a day.
+const maxCurveRows = 100_000
+
+// ReadLearningCurve reads the columns environment_steps, minutes, greedy and sampled of a table with a header line, in
+// any order and among others.
+func ReadLearningCurve(in io.Reader) (LearningCurve, error) {
+	var c LearningCurve
+	r := csv.NewReader(in)
+	header, err := r.Read()
+	if err != nil {
+		return c, fmt.Errorf("%w: learning curve: %w", ErrResult, err)
+	}
+	columns := []struct {
+		name string
+		into *[]float64
+	}{{"environment_steps", &c.Steps}, {"minutes", &c.Minutes}, {Greedy, &c.Greedy}, {Sampled, &c.Sampled}}
+	for _, column := range columns {
+		if !slices.Contains(header, column.name) {
+			return c, fmt.Errorf("%w: learning curve has the columns %s, but no %s", ErrResult, strings.Join(header, ","), column.name)
+		}
+	}
+	for line := 2; ; line++ {
+		row, err := r.Read()
+		if err == io.EOF {
+			return c, nil
+		}
+		if err != nil {
+			return c, fmt.Errorf("%w: learning curve: %w", ErrResult, err)
+		}
+		if line > maxCurveRows {
+			return c, fmt.Errorf("%w: learning curve has more than %d rows", ErrResult, maxCurveRows)
+		}
+		for _, column := range columns {
+			text, v := row[slices.Index(header, column.name)], math.NaN()
+			if text != "" {
+				if v, err = strconv.ParseFloat(text, 64); err != nil {
+					return c, fmt.Errorf("%w: learning curve: line %d: %s is %.40q, no number", ErrResult, line, column.name, text)
+				}
+			}
+			*column.into = append(*column.into, v)
+		}
+		for _, x := range [][]float64{c.Steps, c.Minutes} {
+			n := len(x)
+			if v := x[n-1]; !(v >= 0) || math.IsInf(v, 1) || n > 1 && v < x[n-2] {
+				return c, fmt.Errorf("%w: learning curve: line %d: steps and minutes do not ascend from 0", ErrResult, line)
+			}
+		}
+	}
+}
+
+// readLearningCurve reads a file; one that does not exist has no point.
+func readLearningCurve(path string) (LearningCurve, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return LearningCurve{}, nil
+	}
+	if err != nil {
+		return LearningCurve{}, err
+	}
+	defer f.Close()
+	c, err := ReadLearningCurve(f)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// of returns the ratios of a mode.
+func (c LearningCurve) of(mode string) []float64 {
+	if mode == Greedy {
+		return c.Greedy
+	}
+	return c.Sampled
 }

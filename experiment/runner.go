@@ -267,7 +267,7 @@ func (r *Runner) train(ctx context.Context, j *job) error {
 			}
 		}
 	}
-	curve, err := ReadCurve(filepath.Join(j.dir, RunDir))
+	curve, err := RunCurve(filepath.Join(j.dir, RunDir))
 	if err != nil {
 		return err
 	}

@@ -253,7 +253,7 @@ func TestRunnerGoesOn(t *testing.T) {
 	if job, err = ReadJob(JobDir(dir, "a", 0)); err != nil || job.Finished == nil || job.Minutes != 3 || len(job.Commands) != 3 {
 		t.Errorf("finished: %+v, %v", job, err)
 	}
-	curve, err := ReadCurve(filepath.Join(JobDir(dir, "a", 0), RunDir))
+	curve, err := RunCurve(filepath.Join(JobDir(dir, "a", 0), RunDir))
 	if err != nil || len(curve.Steps) != 3 {
 		t.Errorf("curve %v, %v", curve, err)
 	}
@@ -289,7 +289,7 @@ func TestCurveCountsOverRestarts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, monitor.MetricsFile), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := ReadCurve(dir)
+	c, err := RunCurve(dir)
 	if err != nil || fmt.Sprint(c) != "{[10 20] [1 3] [3 1] [4 2]}" {
 		t.Errorf("curve %v, %v", c, err)
 	}
