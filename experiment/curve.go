@@ -39,19 +39,23 @@ func RunCurve(dir string) (LearningCurve, error) {
 		return LearningCurve{}, err
 	}
 	var c LearningCurve
-	var before, latest, began float64 // seconds: of earlier processes, of this one, and the clock at the first line
+	var before, latest float64 // seconds: of earlier processes, and of this one
+	var began, last float64    // the clock at the first line, and at the latest
 	for _, m := range metrics {
 		if began == 0 {
 			began = m.Time
 		}
 		elapsed := m.Time - began
 		if seconds, ok := m.Values[MetricSeconds]; ok {
-			if seconds < latest {
-				before += latest
+			// A process that began after the last line is another one. An evaluation is written when it is done, with
+			// the time at which it began, and lines from then on may stand before it.
+			if last > 0 && m.Time-seconds > last {
+				before, latest = before+latest, 0
 			}
-			latest = seconds
-			elapsed = before + latest
+			latest = max(latest, seconds)
+			elapsed = before + seconds
 		}
+		last = max(last, m.Time)
 		greedy, sampled, ok := evaluation(m.Values)
 		if !ok {
 			continue
