@@ -35,7 +35,7 @@ func browser(t *testing.T, url string) context.Context {
 		t.Fatal("no chromium: make test-dashboard says how to come by one")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(profile(t)),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(cancel)
@@ -237,4 +237,26 @@ func TestRealRun(t *testing.T) {
 			}
 		}
 	})
+}
+
+// profile makes a folder for a browser. The browser's processes write there for a moment after they were told to
+// end, so it takes more than one try to remove it.
+func profile(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "dreamfleet-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		retry := time.NewTicker(10 * time.Millisecond)
+		defer retry.Stop()
+		deadline := time.Now().Add(10 * time.Second)
+		for err := os.RemoveAll(dir); err != nil; err = os.RemoveAll(dir) {
+			if time.Now().After(deadline) {
+				t.Error(err)
+				return
+			}
+			<-retry.C
+		}
+	})
+	return dir
 }
