@@ -140,19 +140,25 @@ func TestCamera(t *testing.T) {
 	}
 }
 
-// A live clip has what a forecast needs, and one that does not fit the model is refused.
-func TestForecast(t *testing.T) {
-	r := newRig(t)
+// clip asks the camera for its first clip and waits for it.
+func (r *rig) clip(t *testing.T) *Clip {
+	t.Helper()
 	r.camera.Ask()
 	for len(r.clips) == 0 {
 		r.tick(t)
 	}
+	return r.clips[0]
+}
+
+// A live clip has what a forecast needs, and one that does not fit the model is refused.
+func TestForecast(t *testing.T) {
+	r := newRig(t)
+	c := r.clip(t)
 	f, err := NewForecaster(r.params)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	c := r.clips[0]
 	if err := f.Add(c); err != nil {
 		t.Fatal(err)
 	}
@@ -251,16 +257,13 @@ func FuzzDecode(f *testing.F) {
 // eight of the same episode.
 func TestImagination(t *testing.T) {
 	r := newRig(t)
-	r.camera.Ask()
-	for len(r.clips) == 0 {
-		r.tick(t)
-	}
+	c := r.clip(t)
 	m, err := NewImagination(r.params)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	frames := slices.Clone(r.clips[0].Frames[:40])
+	frames := slices.Clone(c.Frames[:40])
 	for i := range frames {
 		frames[i].Flags = 0
 	}

@@ -103,13 +103,14 @@ func TestWhichLossTrainsWhat(t *testing.T) {
 	}
 }
 
-// What the latents of an autoregressive prior add to one another stays zero for PriorStart updates, while the rest of
-// the prior learns.
-func TestPriorStart(t *testing.T) {
+// The policy waits for ActorStart updates, and what the latents of an autoregressive prior add to one another for
+// PriorStart, and not one more; the rest learns from the first.
+func TestStarts(t *testing.T) {
 	c := variants()["autoregressive"]
-	c.PriorStart = 7
+	c.ActorStart, c.PriorStart = 7, 9
 	a := newAgent(t, c)
-	for step, want := range map[int64]bool{0: false, 6: false, 7: true, 8: true} {
+	learns := func(grad []float32) bool { return slices.ContainsFunc(grad, func(g float32) bool { return g != 0 }) }
+	for _, step := range []int64{0, 6, 7, 8, 9, 10} {
 		a.opt.Step = step
 		if err := a.batch.load(c, newBatchOf(c, 1)); err != nil {
 			t.Fatal(err)
@@ -119,36 +120,12 @@ func TestPriorStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range a.params.Modules {
-			m, learns := &a.params.Modules[i], func(g float32) bool { return g != 0 }
-			if m.Name != model.Prior {
-				continue
+			m := &a.params.Modules[i]
+			if want := m.Name != model.Actor || step >= 7; learns(a.grads[i]) != want {
+				t.Errorf("after %d updates: %s learns: %v", step, m.Name, !want)
 			}
-			joint := m.JointOf(a.grads[i])
-			if len(joint) != 3*c.Model.Classes*c.Model.Classes || slices.ContainsFunc(joint, learns) != want || !slices.ContainsFunc(a.grads[i], learns) {
-				t.Errorf("after %d updates: %d joint gradients, learning %v, want %v", step, len(joint), slices.ContainsFunc(joint, learns), want)
-			}
-		}
-	}
-}
-
-// The policy waits for ActorStart updates, and not one more.
-func TestActorStart(t *testing.T) {
-	c := variants()["recurrent"]
-	c.ActorStart = 7
-	a := newAgent(t, c)
-	for step, want := range map[int64]bool{0: false, 6: false, 7: true, 8: true} {
-		a.opt.Step = step
-		if err := a.batch.load(c, newBatchOf(c, 1)); err != nil {
-			t.Fatal(err)
-		}
-		a.batch.draw(c, a.rng)
-		if err := a.gradients(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for i, m := range a.params.Modules {
-			learns := slices.ContainsFunc(a.grads[i], func(g float32) bool { return g != 0 })
-			if m.Name == model.Actor && learns != want || m.Name != model.Actor && !learns {
-				t.Errorf("after %d updates: %s learns: %v", step, m.Name, learns)
+			if joint := m.JointOf(a.grads[i]); m.Name == model.Prior && (len(joint) != 3*c.Model.Classes*c.Model.Classes || learns(joint) != (step >= 9)) {
+				t.Errorf("after %d updates: %d gradients among the latents, learning: %v", step, len(joint), learns(joint))
 			}
 		}
 	}
